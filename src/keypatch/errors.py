@@ -1,0 +1,82 @@
+"""Every error that keypatch raises on purpose.
+
+An error is one line: where it is, what was expected, what was found, what to do. The command line prints that
+line and leaves with the class's ``exit_code``; library users catch ``KeypatchError``, or the built-in class
+that fits (``OSError``, ``ValueError``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+EXIT_OK = 0
+EXIT_FINDINGS = 1
+EXIT_USAGE = 2
+EXIT_UNREADABLE = 3
+EXIT_INTERNAL = 4
+
+
+class KeypatchError(Exception):
+    """Base of all errors that keypatch raises on purpose."""
+
+    exit_code = EXIT_INTERNAL
+
+    @classmethod
+    def at(cls, where: str | PathLike[str], *, expected: str, found: str, hint: str = "") -> Self:
+        """Build the error from its four parts.
+
+        Args:
+            where: The file, flag or part of a store that it is about.
+            expected: What should have been there.
+            found: What was there.
+            hint: What to do about it, as an imperative; left out when empty.
+
+        Returns:
+            The error, its message one line. Only that string is kept, so the error pickles between processes.
+        """
+        message = f"{where}: expected {expected}, found {found}"
+        return cls(" ".join((f"{message}; {hint}" if hint else message).split()))
+
+
+class UsageError(KeypatchError, ValueError):
+    """A flag, a recipe or an argument that cannot be carried out as given."""
+
+    exit_code = EXIT_USAGE
+
+
+class ReadError(KeypatchError, OSError):
+    """A file that is missing, unreadable, cut short or not what its format demands."""
+
+    exit_code = EXIT_UNREADABLE
+
+
+class FormatError(ReadError, ValueError):
+    """A file whose content is not what its format demands."""
+
+
+class StoreError(ReadError):
+    """A path that holds no keypatch store, or one of a version this program does not know."""
+
+
+class CorruptionError(StoreError):
+    """A store whose bytes are not those that were written."""
+
+
+class WriteError(KeypatchError, OSError):
+    """A place that cannot be written: no permission, no space, no such folder."""
+
+    exit_code = EXIT_UNREADABLE
+
+
+class MissingExtraError(KeypatchError, ImportError):
+    """A library that an optional format needs is not installed."""
+
+    exit_code = EXIT_USAGE
+
+    @classmethod
+    def needs(cls, what: str, extra: str) -> Self:
+        """Name the extra that installs the library which ``what`` needs."""
+        return cls(f"{what}: needs a library that is not installed; run: pip install 'keypatch[{extra}]'")

@@ -1,0 +1,1 @@
+"""What lies on a disk: volumes, annotations and the store itself, each behind one small contract."""

@@ -1,0 +1,99 @@
+"""The Gaussian target: the one place where it is written down.
+
+    value[c, j] = max over keypoints k of class c of exp(-1/2 * sum over axes ((j - local_ds[k]) / sigma)^2)
+
+The sum in the exponent separates, so a keypoint costs d + h + w exponentials and one outer product. The exponential
+is our own, of additions and multiplications only: the C library's and numpy's differ in the last bit between
+processors, and a store must have the same bytes wherever it was built.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+REACH = 6.0
+"""Sigmas beyond a patch's box up to which its keypoints are kept: exp(-18) = 1.5e-8 is left out there."""
+
+# ln 2 in two parts, the first with 21 trailing zero bits so that k * LN2_HIGH is exact for |k| < 2^20
+# (Cody and Waite's reduction; the two constants are those of the public-domain fdlibm, e_exp.c).
+_LN2_HIGH = float.fromhex("0x1.62e42feep-1")
+_LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
+_LOG2_E = float.fromhex("0x1.71547652b82fep+0")
+# Taylor's coefficients 1/n!. On |r| <= ln2/2 the first term left out, r^14/14!, is below 5e-18 of the sum.
+_COEFFICIENTS = tuple(1.0 / n for n in (6227020800, 479001600, 39916800, 3628800, 362880, 40320, 5040, 720, 120, 24, 6, 2, 1, 1))
+_UNDERFLOW = -745.2
+
+
+def exp_reproducible(exponent: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``exp`` of numbers <= 0 with the same bits on every machine, within 2 units in the last place.
+
+    Args:
+        exponent: Any shape, float64, not above 0. Below -745.2 the result is 0, as in the C library.
+
+    Returns:
+        Same shape, float64.
+    """
+    bounded = np.maximum(exponent, _UNDERFLOW)
+    k = np.rint(bounded * _LOG2_E)
+    r = (bounded - k * _LN2_HIGH) - k * _LN2_LOW
+    total = np.full_like(r, _COEFFICIENTS[0])
+    for coefficient in _COEFFICIENTS[1:]:
+        total = total * r + coefficient
+    return np.where(exponent < _UNDERFLOW, 0.0, np.ldexp(total, k.astype(np.int32)))
+
+
+def render(
+    local_ds_coords: ArrayLike,
+    class_index: ArrayLike,
+    *,
+    n_classes: int,
+    grid: Sequence[int],
+    sigma: ArrayLike,
+    dtype: DTypeLike = np.float32,
+) -> NDArray[Any]:
+    """Write the Gaussian target of one patch from its formula.
+
+    The centres are floats: a sampled peak may be below 1 and is not stretched. Keypoints outside the grid reach in.
+
+    Args:
+        local_ds_coords: (K, 3) float index coordinates on the coarse grid, z, y, x.
+        class_index: (K,) integers in [0, n_classes).
+        n_classes: Channels C of the result.
+        grid: (d, h, w) of the coarse grid.
+        sigma: (3,) or one number, in coarse voxels, above 0.
+        dtype: float32 or float16; rounded once, from float64.
+
+    Returns:
+        (C, d, h, w) array of ``dtype``, values in [0, 1].
+
+    Raises:
+        ValueError: If the shapes do not fit, a class is out of range or a sigma is not above 0.
+    """
+    centers = np.asarray(local_ds_coords, np.float64).reshape(-1, 3)
+    classes = np.asarray(class_index, np.int64).reshape(-1)
+    widths = np.broadcast_to(np.asarray(sigma, np.float64), (3,))
+    if len(centers) != len(classes):
+        message = f"expected one class a keypoint, found {len(classes)} classes and {len(centers)} keypoints"
+        raise ValueError(message)
+    if len(classes) and not (classes.min() >= 0 and classes.max() < n_classes):
+        message = f"expected classes in 0 … {n_classes - 1}, found {classes.min()} … {classes.max()}"
+        raise ValueError(message)
+    if not np.all(widths > 0):
+        message = f"expected a sigma above 0, found {widths.tolist()}"
+        raise ValueError(message)
+    target = np.zeros((n_classes, *grid), np.float64)
+    profiles = [
+        exp_reproducible(-0.5 * ((np.arange(n, dtype=np.float64) - centers[:, axis, None]) / widths[axis]) ** 2)
+        for axis, n in enumerate(grid)
+    ]
+    for k, c in enumerate(classes):
+        z, y, x = (profile[k] for profile in profiles)
+        np.maximum(target[c], z[:, None, None] * (y[:, None] * x), out=target[c])
+    return target.astype(dtype)

@@ -1,0 +1,218 @@
+"""The geometry of keypatch: the one place where coordinates change their space.
+
+All coordinates are float64 in z, y, x order, in index space: the centre of voxel ``i`` lies at ``i``, so voxel
+``i`` covers ``[i - 0.5, i + 0.5)`` and a volume of ``n`` voxels covers ``[-0.5, n - 0.5)``.
+
+The rule between real space (rs) and the grid that is ``f`` times coarser (ds) is that of average pooling, and of
+``align_corners=False`` in PyTorch's ``interpolate``: coarse voxel ``j`` covers the fine voxels ``j*f … j*f + f - 1``,
+whose common centre is ``j*f + (f - 1) / 2``. The shorter ``rs / f`` puts every point ``(f - 1) / (2f)`` of a coarse
+voxel too far: 94 Å with f = 16 and 12.5 Å voxels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+Shape3: TypeAlias = tuple[int, int, int]
+Vector3: TypeAlias = tuple[float, float, float]
+
+Unit: TypeAlias = Literal["voxel", "angstrom", "nm", "fraction"]
+Zero: TypeAlias = Literal["voxel-center", "corner", "volume-center", "volume-center-minus-1"]
+
+UNITS: tuple[Unit, ...] = ("voxel", "angstrom", "nm", "fraction")
+ZEROS: tuple[Zero, ...] = ("voxel-center", "corner", "volume-center", "volume-center-minus-1")
+
+ANGSTROM_PER_NM = 10.0
+
+
+def local_rs(global_coords: ArrayLike, origin: ArrayLike) -> NDArray[np.float64]:
+    """Volume index coordinates as seen from a patch: ``global - origin``.
+
+    Args:
+        global_coords: (..., 3) voxel-index coordinates in the volume, z, y, x.
+        origin: (..., 3) volume index of the patch's voxel (0, 0, 0); may be negative.
+
+    Returns:
+        (..., 3) float64 voxel-index coordinates in the patch.
+    """
+    return np.asarray(global_coords, np.float64) - np.asarray(origin, np.float64)
+
+
+def local_ds(local_rs_coords: ArrayLike, ds_factor: ArrayLike) -> NDArray[np.float64]:
+    """Patch coordinates on the coarse grid: ``(rs + 0.5) / f - 0.5``.
+
+    Args:
+        local_rs_coords: (..., 3) voxel-index coordinates in the patch, z, y, x.
+        ds_factor: (3,) factor an axis, or one number.
+
+    Returns:
+        (..., 3) float64 index coordinates on the coarse grid.
+    """
+    return (np.asarray(local_rs_coords, np.float64) + 0.5) / np.asarray(ds_factor, np.float64) - 0.5
+
+
+def rs_from_ds(local_ds_coords: ArrayLike, ds_factor: ArrayLike) -> NDArray[np.float64]:
+    """The inverse of `local_ds`: ``(ds + 0.5) * f - 0.5``. Shapes and dtype as there."""
+    return (np.asarray(local_ds_coords, np.float64) + 0.5) * np.asarray(ds_factor, np.float64) - 0.5
+
+
+def angstrom_sigma(ds_sigma: ArrayLike, ds_factor: ArrayLike, voxel_spacing: ArrayLike) -> NDArray[np.float64]:
+    """Sigma in Å of a sigma in coarse voxels: ``ds_sigma * f * voxel_spacing``, each axis for itself."""
+    return np.asarray(ds_sigma, np.float64) * np.asarray(ds_factor, np.float64) * np.asarray(voxel_spacing, np.float64)
+
+
+def ds_sigma(angstrom: ArrayLike, ds_factor: ArrayLike, voxel_spacing: ArrayLike) -> NDArray[np.float64]:
+    """Sigma in coarse voxels of a sigma in Å: ``angstrom / (f * voxel_spacing)``, each axis for itself."""
+    return np.asarray(angstrom, np.float64) / (np.asarray(ds_factor, np.float64) * np.asarray(voxel_spacing, np.float64))
+
+
+def grid_shape(patch_shape: Sequence[int], ds_factor: Sequence[int]) -> Shape3:
+    """Shape of a patch's coarse grid.
+
+    Raises:
+        ValueError: If the factor does not divide the shape on every axis.
+    """
+    if any(f < 1 for f in ds_factor) or any(n % f for n, f in zip(patch_shape, ds_factor, strict=True)):
+        message = f"patch shape {tuple(patch_shape)} is not a multiple of the factor {tuple(ds_factor)}"
+        raise ValueError(message)
+    d, h, w = (n // f for n, f in zip(patch_shape, ds_factor, strict=True))
+    return d, h, w
+
+
+def centered_origin(coords: ArrayLike, patch_shape: ArrayLike) -> NDArray[np.int64]:
+    """Origin of the patch whose voxel ``size // 2`` is the one that holds the point.
+
+    ``floor(coord + 0.5) - size // 2``, the rule of cellfinder and torch-subpixel-crop.
+
+    Args:
+        coords: (..., 3) voxel-index coordinates in the volume.
+        patch_shape: (3,) voxels.
+
+    Returns:
+        (..., 3) int64 origin.
+    """
+    return np.floor(np.asarray(coords, np.float64) + 0.5).astype(np.int64) - np.asarray(patch_shape, np.int64) // 2
+
+
+def valid_box(origin: ArrayLike, patch_shape: ArrayLike, volume_shape: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The part of a patch that lies in its volume, in patch indices.
+
+    Args:
+        origin: (..., 3) volume index of the patch's first voxel.
+        patch_shape: (3,) voxels.
+        volume_shape: (3,) or (..., 3) voxels.
+
+    Returns:
+        Two (..., 3) int64 arrays, start and stop (exclusive), with ``0 <= start <= stop <= patch_shape``. Where
+        the patch lies wholly outside on one axis, start equals stop there.
+    """
+    first = np.asarray(origin, np.int64)
+    size = np.asarray(patch_shape, np.int64)
+    start = np.clip(-first, 0, size)
+    stop = np.clip(np.asarray(volume_shape, np.int64) - first, 0, size)
+    return np.minimum(start, stop), stop
+
+
+def inside(coords: ArrayLike, shape: ArrayLike) -> NDArray[np.bool_]:
+    """Whether points lie in a box of voxels that begins at index 0: ``-0.5 <= coord < shape - 0.5`` on every axis.
+
+    Args:
+        coords: (..., 3) index coordinates.
+        shape: (3,) or (..., 3) voxels.
+
+    Returns:
+        (...) bool. NaN lies nowhere.
+    """
+    points = np.asarray(coords, np.float64)
+    result: NDArray[np.bool_] = np.all((points >= -0.5) & (points < np.asarray(shape, np.float64) - 0.5), axis=-1)
+    return result
+
+
+def within_reach(local_ds_coords: ArrayLike, grid: ArrayLike, sigma: ArrayLike, reach: float) -> NDArray[np.bool_]:
+    """Whether points lie within ``reach`` sigmas of a patch's box, each axis for itself.
+
+    The box of the coarse grid is ``[-0.5, d - 0.5)`` and is widened by ``reach * sigma`` on both sides of every axis.
+    (A box, not a ball, so that the points of a window are found with six comparisons.)
+
+    Args:
+        local_ds_coords: (..., 3) index coordinates on the coarse grid.
+        grid: (3,) shape of the coarse grid.
+        sigma: (3,) or (..., 3) sigma in coarse voxels.
+        reach: In sigmas.
+
+    Returns:
+        (...) bool.
+    """
+    points = np.asarray(local_ds_coords, np.float64)
+    margin = reach * np.asarray(sigma, np.float64)
+    upper = np.asarray(grid, np.float64) - 0.5 + margin
+    result: NDArray[np.bool_] = np.all((points >= -0.5 - margin) & (points < upper), axis=-1)
+    return result
+
+
+def voxel_index(
+    coords: ArrayLike,
+    *,
+    unit: Unit,
+    zero: Zero = "voxel-center",
+    index_base: int = 0,
+    voxel_spacing: ArrayLike | None = None,
+    volume_shape: ArrayLike | None = None,
+) -> NDArray[np.float64]:
+    """Bring source coordinates to voxel-index coordinates of their volume.
+
+    First the unit becomes voxels (Å and nm are divided by the spacing, a fraction is multiplied by the shape),
+    then the zero is moved: ``voxel-center`` (of the first voxel) adds nothing; ``corner`` of the first voxel takes
+    off half a voxel; ``volume-center`` adds size / 2 and ``volume-center-minus-1`` adds size / 2 - 1 (RELION's two
+    readings of its centred coordinates). ``index_base`` is taken off at last.
+
+    Args:
+        coords: (..., 3) source coordinates, z, y, x.
+        unit: Of the coordinates.
+        zero: The point that (0, 0, 0) of the source names.
+        index_base: 0, or 1 where the source counts its first voxel as 1.
+        voxel_spacing: (3,) or (..., 3) Å a voxel; needed for Å and nm.
+        volume_shape: (3,) or (..., 3) voxels; needed for fractions and for the zeros at the volume's centre.
+
+    Returns:
+        (..., 3) float64 voxel-index coordinates.
+
+    Raises:
+        ValueError: If the spacing or the shape is needed and missing, or a name is not known.
+    """
+    points = np.asarray(coords, np.float64)
+    if unit in ("angstrom", "nm"):
+        if voxel_spacing is None:
+            message = f"coordinates in {unit} need the voxel spacing"
+            raise ValueError(message)
+        scale = ANGSTROM_PER_NM if unit == "nm" else 1.0
+        points = points * scale / np.asarray(voxel_spacing, np.float64)
+    elif unit == "fraction":
+        points = points * _needed_shape(volume_shape, "fractional coordinates")
+    elif unit != "voxel":
+        message = f"unknown unit {unit!r}; known are {', '.join(UNITS)}"
+        raise ValueError(message)
+    if zero == "corner":
+        points = points - 0.5
+    elif zero == "volume-center":
+        points = points + _needed_shape(volume_shape, "centred coordinates") / 2
+    elif zero == "volume-center-minus-1":
+        points = points + (_needed_shape(volume_shape, "centred coordinates") / 2 - 1)
+    elif zero != "voxel-center":
+        message = f"unknown zero {zero!r}; known are {', '.join(ZEROS)}"
+        raise ValueError(message)
+    return points - index_base
+
+
+def _needed_shape(volume_shape: ArrayLike | None, what: str) -> NDArray[np.float64]:
+    if volume_shape is None:
+        message = f"{what} need the volume's shape"
+        raise ValueError(message)
+    return np.asarray(volume_shape, np.float64)
