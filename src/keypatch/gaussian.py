@@ -27,7 +27,9 @@ _LN2_HIGH = float.fromhex("0x1.62e42feep-1")
 _LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
 _LOG2_E = float.fromhex("0x1.71547652b82fep+0")
 # Taylor's coefficients 1/n!. On |r| <= ln2/2 the first term left out, r^14/14!, is below 5e-18 of the sum.
-_COEFFICIENTS = tuple(1.0 / n for n in (6227020800, 479001600, 39916800, 3628800, 362880, 40320, 5040, 720, 120, 24, 6, 2, 1, 1))
+_COEFFICIENTS = tuple(
+    1.0 / n for n in (6227020800, 479001600, 39916800, 3628800, 362880, 40320, 5040, 720, 120, 24, 6, 2, 1, 1)
+)
 _UNDERFLOW = -745.2
 
 

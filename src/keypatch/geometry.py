@@ -70,7 +70,9 @@ def angstrom_sigma(ds_sigma: ArrayLike, ds_factor: ArrayLike, voxel_spacing: Arr
 
 def ds_sigma(angstrom: ArrayLike, ds_factor: ArrayLike, voxel_spacing: ArrayLike) -> NDArray[np.float64]:
     """Sigma in coarse voxels of a sigma in Å: ``angstrom / (f * voxel_spacing)``, each axis for itself."""
-    return np.asarray(angstrom, np.float64) / (np.asarray(ds_factor, np.float64) * np.asarray(voxel_spacing, np.float64))
+    return np.asarray(angstrom, np.float64) / (
+        np.asarray(ds_factor, np.float64) * np.asarray(voxel_spacing, np.float64)
+    )
 
 
 def grid_shape(patch_shape: Sequence[int], ds_factor: Sequence[int]) -> Shape3:
@@ -101,7 +103,9 @@ def centered_origin(coords: ArrayLike, patch_shape: ArrayLike) -> NDArray[np.int
     return np.floor(np.asarray(coords, np.float64) + 0.5).astype(np.int64) - np.asarray(patch_shape, np.int64) // 2
 
 
-def valid_box(origin: ArrayLike, patch_shape: ArrayLike, volume_shape: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def valid_box(
+    origin: ArrayLike, patch_shape: ArrayLike, volume_shape: ArrayLike
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The part of a patch that lies in its volume, in patch indices.
 
     Args:
