@@ -191,6 +191,9 @@ def voxel_index(
     Raises:
         ValueError: If the spacing or the shape is needed and missing, or a name is not known.
     """
+    if unit not in UNITS or zero not in ZEROS:
+        message = f"unknown unit {unit!r} or zero {zero!r}; known are {', '.join(UNITS)} and {', '.join(ZEROS)}"
+        raise ValueError(message)
     points = np.asarray(coords, np.float64)
     if unit in ("angstrom", "nm"):
         if voxel_spacing is None:
@@ -200,18 +203,12 @@ def voxel_index(
         points = points * scale / np.asarray(voxel_spacing, np.float64)
     elif unit == "fraction":
         points = points * _needed_shape(volume_shape, "fractional coordinates")
-    elif unit != "voxel":
-        message = f"unknown unit {unit!r}; known are {', '.join(UNITS)}"
-        raise ValueError(message)
     if zero == "corner":
         points = points - 0.5
     elif zero == "volume-center":
         points = points + _needed_shape(volume_shape, "centred coordinates") / 2
     elif zero == "volume-center-minus-1":
         points = points + (_needed_shape(volume_shape, "centred coordinates") / 2 - 1)
-    elif zero != "voxel-center":
-        message = f"unknown zero {zero!r}; known are {', '.join(ZEROS)}"
-        raise ValueError(message)
     return points - index_base
 
 

@@ -146,16 +146,14 @@ def choose_chunk_shape(patch_shape: Shape3, itemsize: int) -> Shape3:
     """
     divisors = [[d for d in range(1, n + 1) if n % d == 0] for n in patch_shape]
 
-    def rank(cuts: tuple[int, ...]) -> tuple[int, int, int, int]:
-        return math.prod(cuts), cuts[2], cuts[1], cuts[0]
-
-    def chunk_bytes(cuts: tuple[int, ...]) -> int:
+    def chunk_bytes(cuts: Shape3) -> int:
         return math.prod(n // c for n, c in zip(patch_shape, cuts, strict=True)) * itemsize
 
-    splits = [cuts for cuts in itertools.product(*divisors) if chunk_bytes(cuts) <= CHUNK_MAX]
-    kept = [cuts for cuts in splits if chunk_bytes(cuts) >= CHUNK_MIN] or splits
-    z, y, x = (n // c for n, c in zip(patch_shape, min(kept, key=rank), strict=True))
-    return z, y, x
+    cuttings = [(z, y, x) for z, y, x in itertools.product(*divisors)]
+    small = [cuts for cuts in cuttings if chunk_bytes(cuts) <= CHUNK_MAX]
+    kept = [cuts for cuts in small if chunk_bytes(cuts) >= CHUNK_MIN] or small
+    z, y, x = min(kept, key=lambda cuts: (math.prod(cuts), cuts[2], cuts[1], cuts[0]))
+    return patch_shape[0] // z, patch_shape[1] // y, patch_shape[2] // x
 
 
 def check_chunk_shape(chunk_shape: Shape3, patch_shape: Shape3) -> Shape3:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, Self
 import google_crc32c
 import numpy as np
 
-from keypatch.errors import CorruptionError, WriteError
+from keypatch.errors import CorruptionError
+from keypatch.formats.store.disk import sync_folder, writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,11 +63,9 @@ class ShardWriter:
         self._index = np.full((n_chunks, 2), MISSING, "<u8")
         self._hash = hashlib.sha256()
         self._position = 0
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("wb")
-        except OSError as error:
-            raise _write_error(path, error) from error
 
     def add(self, chunk: int, encoded: bytes) -> None:
         """Append a chunk; ``chunk`` is its position in the index, each at most once."""
@@ -80,21 +79,17 @@ class ShardWriter:
         """Write the index, make the file durable and give it its name."""
         index = self._index.tobytes()
         self._write(index + int(google_crc32c.value(index)).to_bytes(_CHECKSUM_BYTES, "little"))
-        try:
+        with writing(self.path):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
             self._partial.replace(self.path)
             sync_folder(self.path.parent)
-        except OSError as error:
-            raise _write_error(self.path, error) from error
         return ShardRecord(self._hash.digest(), self._position)
 
     def _write(self, data: bytes) -> None:
-        try:
+        with writing(self.path):
             self._file.write(data)
-        except OSError as error:
-            raise _write_error(self.path, error) from error
         self._hash.update(data)
         self._position += len(data)
 
@@ -154,23 +149,3 @@ def parse_index(raw: bytes, n_chunks: int, shard_size: int, where: str, *, check
             found=f"chunk {int(beyond.argmax())} beyond them",
         )
     return index
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable; a system without folder handles (Windows) has no such call."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_error(path: Path, error: OSError) -> WriteError:
-    return WriteError.at(
-        path,
-        expected="to write there",
-        found=error.strerror or str(error),
-        hint="free some space or choose another place",
-    )

@@ -1,0 +1,97 @@
+"""Cutting one patch out of one volume: read the box, cast, fill what lies outside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import numpy as np
+
+from keypatch.errors import FormatError
+from keypatch.geometry import Shape3, valid_box
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from keypatch.converters.scaling import Scaling
+    from keypatch.formats.volumes import Volume
+
+Padding: TypeAlias = Literal["zero", "mean", "edge", "reflect", "inside"]
+PADDINGS: Final[tuple[Padding, ...]] = ("zero", "mean", "edge", "reflect", "inside")
+"""What fills the part of a patch that lies outside its volume: stored zeros, the mean of the patch's own valid
+voxels, the nearest of them, their mirror image; "inside" moves the box into the volume so that nothing is filled."""
+
+
+def cut(
+    volume: Volume, origin: Sequence[int], patch_shape: Shape3, *, scaling: Scaling, padding: Padding
+) -> NDArray[Any]:
+    """Cut one patch.
+
+    Args:
+        volume: Open.
+        origin: (3,) volume index of the patch's voxel (0, 0, 0); may be negative.
+        patch_shape: Voxels.
+        scaling: From source voxels to stored ones; padding is done after it.
+        padding: What fills the rest.
+
+    Returns:
+        C-contiguous array of ``patch_shape`` in the scaling's dtype.
+
+    Raises:
+        ReadError: If the volume cannot be read there.
+        FormatError: If a voxel is NaN or infinite, or does not fit the stored dtype.
+    """
+    start, stop = valid_box(origin, patch_shape, volume.info.shape)
+    if not (stop > start).all():
+        message = f"{volume.info.path}: the patch at {tuple(origin)} lies outside the volume"
+        raise ValueError(message)
+    first, last = start + origin, stop + origin
+    block = volume.read(_shape3(first), _shape3(last))
+    if block.dtype.kind == "f":
+        _check_finite(block, f"{volume.info.path}, voxels {_box(first, last)}")
+    try:
+        stored = scaling.apply(block)
+    except ValueError as error:
+        raise FormatError.at(
+            f"{volume.info.path}, voxels {_box(first, last)}",
+            expected=f"values that {scaling.dtype} holds",
+            found=str(error),
+            hint="choose a wider --dtype or give --clip-percentiles",
+        ) from error
+    if stored.shape == tuple(patch_shape):
+        return stored
+    return _fill(stored, [(int(a), int(n - b)) for a, b, n in zip(start, stop, patch_shape, strict=True)], padding)
+
+
+def _fill(stored: NDArray[Any], margins: list[tuple[int, int]], padding: Padding) -> NDArray[Any]:
+    if padding in ("edge", "reflect"):
+        return np.pad(stored, margins, mode="edge" if padding == "edge" else "reflect")
+    value = _mean(stored) if padding == "mean" else 0
+    return np.pad(stored, margins, mode="constant", constant_values=value)
+
+
+def _mean(stored: NDArray[Any]) -> Any:  # noqa: ANN401 - a scalar of the array's dtype
+    """The mean, rounded for integers; integers are summed exactly, so that it is the same on every machine."""
+    if stored.dtype.kind == "f":
+        return stored.dtype.type(stored.mean(dtype=np.float64))
+    total, n = int(stored.sum(dtype=np.int64)), stored.size
+    return stored.dtype.type((2 * total + n) // (2 * n))
+
+
+def _check_finite(block: NDArray[Any], where: str) -> None:
+    finite = np.isfinite(block)
+    if not finite.all():
+        n = int(block.size - np.count_nonzero(finite))
+        raise FormatError.at(
+            where, expected="finite voxels", found=f"{n} NaN or infinite ones", hint="clean the volume first"
+        )
+
+
+def _box(first: Sequence[int] | NDArray[Any], last: Sequence[int] | NDArray[Any]) -> str:
+    return " ".join(f"{axis}[{int(a)}:{int(b)}]" for axis, a, b in zip("zyx", first, last, strict=True))
+
+
+def _shape3(values: NDArray[Any]) -> Shape3:
+    z, y, x = (int(n) for n in values)
+    return z, y, x

@@ -1,0 +1,265 @@
+"""Reading `image` and `gaussian`: by position from the shard files, or through zarr-python where that cannot be."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from keypatch.errors import CorruptionError, StoreError
+from keypatch.formats.store.codecs import ChunkCodec
+from keypatch.formats.store.digest import ROOT_METADATA
+from keypatch.formats.store.layout import shard_key
+from keypatch.formats.store.shard import MISSING, index_size, parse_index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+OPEN_SHARDS: Final = 64
+"""Shards kept open at once by one reader, far below the usual limit of 1024 open files."""
+
+
+class PatchArray(Protocol):
+    """An (N, …) array of which one item at a time is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, …)."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Native byte order."""
+        ...
+
+    def read(self, item: int, start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
+        """Read the box ``start`` to ``stop`` of one item; the caller has checked that it lies inside.
+
+        Raises:
+            CorruptionError: If bytes are missing or fail their checksum.
+        """
+        ...
+
+
+class _Shard:
+    """One open shard file and its index; closes itself when the last reader lets go of it."""
+
+    def __init__(self, path: Path, n_chunks: int, *, at_end: bool, checked: bool) -> None:
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except FileNotFoundError as error:
+            raise CorruptionError.at(
+                path, expected="a shard", found="no such file", hint="restore it from a copy"
+            ) from error
+        except OSError as error:
+            raise StoreError.at(path, expected="a readable shard", found=error.strerror or str(error)) from error
+        self._lock = threading.Lock()
+        self.path = path
+        size = os.fstat(self._descriptor).st_size
+        length = index_size(n_chunks, checked=checked)
+        raw = self.pread(length, max(size - length, 0) if at_end else 0)
+        self.index = parse_index(raw, n_chunks, size, str(path), checked=checked)
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Read without moving a shared position, so that threads and forked processes may share the file."""
+        if hasattr(os, "pread"):
+            return os.pread(self._descriptor, length, offset)
+        with self._lock:
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+            return os.read(self._descriptor, length)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
+class ShardedArray:
+    """An array of one shard a unit, read straight from its files.
+
+    Files are opened when first read and at most `OPEN_SHARDS` stay open. They are read by position only, so one
+    instance serves threads and forked workers; pickled into a spawned worker it opens its own.
+
+    Args:
+        folder: Of the array, with its ``zarr.json``.
+
+    Raises:
+        StoreError: If the metadata is missing or is no Zarr v3 array.
+        ValueError: If the array is sharded or encoded in a way that this reader does not know; use `ZarrArray` then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        metadata = read_array_metadata(folder)
+        self._shape = tuple(int(n) for n in metadata["shape"])
+        self._dtype: np.dtype[Any] = np.dtype(metadata["data_type"])
+        sharding = _only_sharding(metadata)
+        outer = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        self.patches_per_shard = int(outer[0])
+        inner = tuple(int(n) for n in sharding["chunk_shape"])
+        if tuple(outer[1:]) != self._shape[1:] or inner[0] != 1 or len(inner) != len(self._shape):
+            message = f"chunks of shape {outer} and {list(inner)}"
+            raise ValueError(message)
+        self.chunk_shape = inner[1:]
+        self._cuts = tuple(-(-n // c) for n, c in zip(self._shape[1:], self.chunk_shape, strict=True))
+        self._chunks_per_item = math.prod(self._cuts)
+        self._codec = ChunkCodec(sharding["codecs"], self._dtype, self.chunk_shape)
+        self._index_at_end = sharding.get("index_location", "end") == "end"
+        self._index_checked = _index_checked(sharding["index_codecs"])
+        self._shards: OrderedDict[int, _Shard] = OrderedDict()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, …)."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Native byte order."""
+        return self._dtype
+
+    @property
+    def n_shards(self) -> int:
+        """Shard files that a whole array has."""
+        return -(-self._shape[0] // self.patches_per_shard)
+
+    def shard_path(self, unit: int) -> Path:
+        """File of one unit."""
+        return self._folder / shard_key(unit, len(self._shape))
+
+    def read(self, item: int, start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
+        """See `PatchArray`. Only the chunks that the box touches are read and decoded."""
+        out = np.empty([b - a for a, b in zip(start, stop, strict=True)], self._dtype)
+        for chunk, encoded in self._encoded(item, start, stop):
+            corner = [k * c for k, c in zip(chunk, self.chunk_shape, strict=True)]
+            inside = tuple(
+                slice(max(a - at, 0), min(b - at, c))
+                for a, b, at, c in zip(start, stop, corner, self.chunk_shape, strict=True)
+            )
+            target = out[
+                tuple(slice(at + s.start - a, at + s.stop - a) for s, at, a in zip(inside, corner, start, strict=True))
+            ]
+            where = f"{self._folder / 'c'}: item {item}, chunk {chunk}"
+            if target.shape == self.chunk_shape:
+                self._codec.decode(encoded, target, where)
+            else:
+                whole = np.empty(self.chunk_shape, self._dtype)
+                self._codec.decode(encoded, whole, where)
+                target[...] = whole[inside]
+        return out
+
+    def encoded_sizes(self, unit: int) -> NDArray[np.uint64]:
+        """Bytes of each present chunk of one unit, as it lies on disk, in the order of the index."""
+        index = self._shard(unit).index
+        sizes: NDArray[np.uint64] = index[index[:, 0] != MISSING, 1]
+        return sizes
+
+    def _encoded(self, item: int, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple[tuple[int, ...], bytes]]:
+        unit, row = divmod(item, self.patches_per_shard)
+        shard = self._shard(unit)
+        touched = [range(a // c, -(-b // c)) for a, b, c in zip(start, stop, self.chunk_shape, strict=True)]
+        for chunk in itertools.product(*touched):
+            entry = row * self._chunks_per_item + int(np.ravel_multi_index(chunk, self._cuts))
+            offset, size = (int(n) for n in shard.index[entry])
+            if offset == MISSING:
+                raise CorruptionError.at(
+                    shard.path,
+                    expected=f"chunk {chunk} of item {item}",
+                    found="none in the shard's index",
+                    hint="keypatch writes every chunk: restore the file from a copy",
+                )
+            yield chunk, shard.pread(size, offset)
+
+    def _shard(self, unit: int) -> _Shard:
+        shard = self._shards.get(unit)
+        if shard is None:
+            n_chunks = self.patches_per_shard * self._chunks_per_item
+            shard = _Shard(self.shard_path(unit), n_chunks, at_end=self._index_at_end, checked=self._index_checked)
+            self._shards[unit] = shard
+            while len(self._shards) > OPEN_SHARDS:
+                self._shards.popitem(last=False)
+        return shard
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_shards": OrderedDict()}
+
+
+class ZarrArray:
+    """The same through zarr-python: any codec, any chunks, any kind of store."""
+
+    def __init__(self, array: Any) -> None:  # noqa: ANN401 - zarr.Array, imported late
+        self._array = array
+        self.chunk_shape = tuple(array.chunks[1:])
+        self.patches_per_shard = int((array.shards or array.chunks)[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, …)."""
+        return tuple(self._array.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Native byte order."""
+        native: np.dtype[Any] = np.dtype(self._array.dtype).newbyteorder("=")
+        return native
+
+    def read(self, item: int, start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
+        """See `PatchArray`."""
+        try:
+            return np.asarray(self._array[(item, *map(slice, start, stop))], self.dtype)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise CorruptionError.at(
+                f"{self._array.store_path}: item {item}", expected="chunks that decode", found=str(error)
+            ) from error
+
+
+def read_array_metadata(folder: Path) -> dict[str, Any]:
+    """``zarr.json`` of an array.
+
+    Raises:
+        StoreError: If it is missing, is no JSON, or lacks what a Zarr v3 array has.
+    """
+    path = folder / ROOT_METADATA
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError.at(path, expected="the metadata of an array", found=error.strerror or str(error)) from error
+    except ValueError as error:
+        raise StoreError.at(path, expected="JSON", found=f"text that is none ({error})") from error
+    needed = ("shape", "data_type", "chunk_grid", "codecs")
+    if not isinstance(metadata, dict) or any(key not in metadata for key in needed):
+        raise StoreError.at(path, expected=f"a Zarr v3 array with {', '.join(needed)}", found="JSON without them")
+    return metadata
+
+
+def _only_sharding(metadata: dict[str, Any]) -> dict[str, Any]:
+    codecs = metadata["codecs"]
+    encoding = metadata.get("chunk_key_encoding", {})
+    separator = encoding.get("configuration", {}).get("separator", "/")
+    if (
+        len(codecs) != 1
+        or codecs[0].get("name") != "sharding_indexed"
+        or encoding.get("name") != "default"
+        or separator != "/"
+    ):
+        message = "not an array of shards in c/…/ files"
+        raise ValueError(message)
+    configuration: dict[str, Any] = codecs[0]["configuration"]
+    return configuration
+
+
+def _index_checked(codecs: list[dict[str, Any]]) -> bool:
+    names = [codec.get("name") for codec in codecs]
+    little = codecs[0].get("configuration", {}).get("endian", "little") == "little"
+    if names not in (["bytes"], ["bytes", "crc32c"]) or not little:
+        message = f"index codecs {names}"
+        raise ValueError(message)
+    return len(names) == 2

@@ -1,0 +1,410 @@
+"""Reading a store: its attributes, its tables, its patches."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from keypatch import gaussian
+from keypatch.errors import StoreError
+from keypatch.formats.store.arrays import PatchArray, ShardedArray, ZarrArray
+from keypatch.formats.store.digest import ROOT_METADATA
+from keypatch.formats.store.schema import ATTRIBUTE, GAUSSIAN, IMAGE, SCHEMA_VERSION, parse_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from os import PathLike
+
+    import pandas as pd
+    from numpy.typing import DTypeLike, NDArray
+
+    from keypatch.geometry import Shape3
+
+_NEEDED = ("schema_version", "axes", "patch_shape", "ds_factor", "grid_shape", "classes", "kinds", "counts", "gaussian")
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One patch with its keypoints.
+
+    Attributes:
+        index: Its number in the store.
+        volume: Id of its volume.
+        origin: (3,) int64, volume index of voxel (0, 0, 0).
+        valid_start: (3,) first patch index that lies in the volume.
+        valid_stop: (3,) first patch index after those.
+        kind: How it came to be, one of `keypatch.formats.store.schema.KINDS`.
+        fold: Of its volume; -1 where there are no folds.
+        ds_sigma: (3,) float64, in coarse voxels.
+        angstrom_sigma: (3,) float64, Å.
+        voxel_spacing: (3,) float64, Å a voxel.
+        global_coords: (K, 3) float64 voxel-index coordinates in the volume. The patch keeps every annotation within
+            6 sigma of its box, so some lie outside it.
+        local_rs_coords: (K, 3) float64 voxel-index coordinates in the patch.
+        local_ds_coords: (K, 3) float64 index coordinates on the coarse grid.
+        class_index: (K,) int32, positions in the store's classes.
+        annotation_index: (K,) int64, rows of the store's annotations.
+    """
+
+    index: int
+    volume: str
+    origin: NDArray[np.int64]
+    valid_start: NDArray[np.int32]
+    valid_stop: NDArray[np.int32]
+    kind: str
+    fold: int
+    ds_sigma: NDArray[np.float64]
+    angstrom_sigma: NDArray[np.float64]
+    voxel_spacing: NDArray[np.float64]
+    global_coords: NDArray[np.float64]
+    local_rs_coords: NDArray[np.float64]
+    local_ds_coords: NDArray[np.float64]
+    class_index: NDArray[np.int32]
+    annotation_index: NDArray[np.int64]
+    _store: Store
+
+    @cached_property
+    def image(self) -> NDArray[Any]:
+        """(D, H, W) voxels, read when first asked for and kept."""
+        return self._store.read_image(self.index)
+
+    def gaussian(self, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+        """(C, d, h, w) target, rendered from the keypoints; `Store.read_gaussian` reads the stored one."""
+        return gaussian.render(
+            self.local_ds_coords,
+            self.class_index,
+            n_classes=len(self._store.classes),
+            grid=self._store.grid_shape,
+            sigma=self.ds_sigma,
+            dtype=dtype,
+        )
+
+
+class Store:
+    """A keypatch store, opened for reading. Nothing in it can be written through this class.
+
+    Opening reads two small JSON files; tables are read when first used, images patch by patch. A store may be used by
+    threads and in forked workers, and pickled into spawned ones.
+
+    Args:
+        path: A folder, or anything that zarr-python opens: a zip file, a URL.
+
+    Raises:
+        StoreError: If there is no keypatch store, or one of a newer major version.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = str(path)
+        self._folder = None if "://" in self.path or Path(self.path).is_file() else Path(self.path)
+        self.attributes = _check_attributes(self.path, self._root_attributes())
+        self.schema_version: str = self.attributes["schema_version"]
+        self.patch_shape = _shape3(self.attributes["patch_shape"])
+        self.ds_factor = _shape3(self.attributes["ds_factor"])
+        self.grid_shape = _shape3(self.attributes["grid_shape"])
+        self.classes: tuple[str, ...] = tuple(self.attributes["classes"])
+        self.kinds: tuple[str, ...] = tuple(self.attributes["kinds"])
+        self.has_gaussian = bool(self.attributes["gaussian"]["stored"])
+        self._tables: dict[str, NDArray[Any]] = {}
+        self.image_array = self._patch_array(IMAGE)
+
+    def __len__(self) -> int:
+        return self.image_array.shape[0]
+
+    def __getitem__(self, index: int) -> Patch:
+        i = self._checked_index(index)
+        first, last = (int(n) for n in self.table("patches/keypoint_offsets")[i : i + 2])
+        rows = slice(first, last)
+        return Patch(
+            index=i,
+            volume=self.volume_ids[int(self.table("patches/volume_index")[i])],
+            origin=self.table("patches/origin")[i],
+            valid_start=self.table("patches/valid_start")[i],
+            valid_stop=self.table("patches/valid_stop")[i],
+            kind=self.kinds[int(self.table("patches/kind")[i])],
+            fold=int(self.table("patches/fold")[i]),
+            ds_sigma=self.table("patches/ds_sigma")[i],
+            angstrom_sigma=self.table("patches/angstrom_sigma")[i],
+            voxel_spacing=self.table("patches/voxel_spacing")[i],
+            global_coords=self.table("keypoints/global_coords")[rows],
+            local_rs_coords=self.table("keypoints/local_rs_coords")[rows],
+            local_ds_coords=self.table("keypoints/local_ds_coords")[rows],
+            class_index=self.table("keypoints/class_index")[rows],
+            annotation_index=self.table("keypoints/annotation_index")[rows],
+            _store=self,
+        )
+
+    def __iter__(self) -> Iterator[Patch]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.patch_shape))
+        return f"<keypatch.Store {self.path}: {len(self)} patches of {shape}, classes {', '.join(self.classes)}>"
+
+    @cached_property
+    def gaussian_array(self) -> PatchArray:
+        """The stored (N, C, d, h, w) targets.
+
+        Raises:
+            StoreError: If the store was built without them.
+        """
+        if not self.has_gaussian:
+            raise StoreError.at(
+                self.path,
+                expected="stored Gaussians",
+                found="a store built with --no-gaussian",
+                hint="use store[i].gaussian()",
+            )
+        return self._patch_array(GAUSSIAN)
+
+    def read_image(
+        self, index: int, start: Sequence[int] | None = None, shape: Sequence[int] | None = None
+    ) -> NDArray[Any]:
+        """Read a patch, or a window of it; only the chunks that the window touches are read.
+
+        Args:
+            index: Of the patch; negative counts from the end.
+            start: (3,) first voxel of the window, patch indices; the patch's first when left out.
+            shape: (3,) voxels of the window; up to the patch's end when left out.
+
+        Returns:
+            Array of ``shape`` in the store's dtype.
+
+        Raises:
+            IndexError: If there is no such patch, or the window leaves the patch.
+            CorruptionError: If bytes are missing or fail their checksum.
+        """
+        first = (0, 0, 0) if start is None else tuple(start)
+        size = tuple(n - a for n, a in zip(self.patch_shape, first, strict=True)) if shape is None else tuple(shape)
+        stop = tuple(a + n for a, n in zip(first, size, strict=True))
+        if any(a < 0 or n < 0 or b > end for a, n, b, end in zip(first, size, stop, self.patch_shape, strict=True)):
+            message = f"window {first} + {size} leaves the patch of {self.patch_shape}"
+            raise IndexError(message)
+        return self.image_array.read(self._checked_index(index), first, stop)
+
+    def read_gaussian(self, index: int) -> NDArray[Any]:
+        """Read the stored (C, d, h, w) target of a patch.
+
+        Raises:
+            IndexError: If there is no such patch.
+            StoreError: If the store was built without Gaussians.
+            CorruptionError: If bytes are missing or fail their checksum.
+        """
+        i = self._checked_index(index)
+        item_shape = self.gaussian_array.shape[1:]
+        return self.gaussian_array.read(i, [0] * len(item_shape), item_shape)
+
+    def table(self, path: str) -> NDArray[Any]:
+        """One of the small arrays, whole, read once and read-only: ``store.table("patches/origin")``.
+
+        Raises:
+            StoreError: If it is missing or cannot be decoded.
+        """
+        if path not in self._tables:
+            try:
+                values = np.asarray(self._zarr_group[path][...])
+            except (KeyError, ValueError, RuntimeError, OSError, TypeError) as error:
+                raise StoreError.at(
+                    f"{self.path}/{path}",
+                    expected="an array that decodes",
+                    found=str(error) or type(error).__name__,
+                    hint="run keypatch validate",
+                ) from error
+            values.flags.writeable = False
+            self._tables[path] = values
+        return self._tables[path]
+
+    @property
+    def digest(self) -> str:
+        """The one digest of the whole store, as it was written into it (`keypatch validate` proves it)."""
+        return str(self.attributes.get("digests", {}).get("store", ""))
+
+    @cached_property
+    def volume_records(self) -> list[dict[str, Any]]:
+        """What the store says of each volume: id, path, format, shape, dtype, spacing, conventions, scaling."""
+        try:
+            return list(self._zarr_group["volumes"].attrs[ATTRIBUTE]["volumes"])
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise StoreError.at(f"{self.path}/volumes", expected="a list of volumes", found=repr(error)) from error
+
+    @cached_property
+    def volume_ids(self) -> tuple[str, ...]:
+        """Ids of the volumes, in the order of ``volume_index``."""
+        return tuple(str(record["id"]) for record in self.volume_records)
+
+    @cached_property
+    def patches(self) -> pd.DataFrame:
+        """One row a patch: volume, kind, fold, n_keypoints, and z, y, x of origin, valid box, sigmas and spacing."""
+        import pandas as pd  # noqa: PLC0415
+
+        kinds = np.array(self.kinds, dtype=object)
+        frame = pd.DataFrame(
+            {
+                "volume": np.array(self.volume_ids, dtype=object)[self.table("patches/volume_index")],
+                "kind": kinds[self.table("patches/kind")],
+                "fold": self.table("patches/fold"),
+                "n_keypoints": np.diff(self.table("patches/keypoint_offsets")),
+            }
+        )
+        return self._with_axes(
+            frame, "patches", "origin", "valid_start", "valid_stop", "ds_sigma", "angstrom_sigma", "voxel_spacing"
+        )
+
+    @cached_property
+    def keypoints(self) -> pd.DataFrame:
+        """One row a keypoint as seen from a patch: patch, class_name, and z, y, x in all three spaces."""
+        import pandas as pd  # noqa: PLC0415
+
+        counts = np.diff(self.table("patches/keypoint_offsets"))
+        frame = pd.DataFrame(
+            {
+                "patch": np.repeat(np.arange(len(self)), counts),
+                "class_name": np.array(self.classes, dtype=object)[self.table("keypoints/class_index")],
+                "annotation_index": self.table("keypoints/annotation_index"),
+            }
+        )
+        return self._with_axes(frame, "keypoints", "global_coords", "local_rs_coords", "local_ds_coords")
+
+    @cached_property
+    def annotations(self) -> pd.DataFrame:
+        """One row an annotation of the sources, in a patch or not: volume, class_name, z, y, x, source, row, score."""
+        import pandas as pd  # noqa: PLC0415
+
+        sources = np.array([source["path"] for source in self.attributes.get("sources", [])], dtype=object)
+        coords = self.table("annotations/coords")
+        return pd.DataFrame(
+            {
+                "volume": np.array(self.volume_ids, dtype=object)[self.table("annotations/volume_index")],
+                "class_name": np.array(self.classes, dtype=object)[self.table("annotations/class_index")],
+                "z": coords[:, 0],
+                "y": coords[:, 1],
+                "x": coords[:, 2],
+                "source": sources[self.table("annotations/source_index")],
+                "source_row": self.table("annotations/source_row"),
+                "score": self.table("annotations/score"),
+            }
+        )
+
+    @cached_property
+    def volumes(self) -> pd.DataFrame:
+        """One row a volume, indexed by its id."""
+        import pandas as pd  # noqa: PLC0415
+
+        return pd.DataFrame(self.volume_records).set_index("id")
+
+    def _with_axes(self, frame: pd.DataFrame, group: str, *names: str) -> pd.DataFrame:
+        for name in names:
+            values = self.table(f"{group}/{name}")
+            for axis, letter in enumerate("zyx"):
+                frame[f"{name.removesuffix('_coords')}_{letter}"] = values[:, axis]
+        return frame
+
+    def _checked_index(self, index: int) -> int:
+        i = int(index)
+        if not -len(self) <= i < len(self):
+            message = f"patch {i} of a store with {len(self)} patches"
+            raise IndexError(message)
+        return i % len(self)
+
+    def _patch_array(self, name: str) -> PatchArray:
+        try:
+            if self._folder is not None:
+                return ShardedArray(self._folder / name)
+        except ValueError:
+            pass  # sharded or encoded by another library in another way: its own library reads it
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError.at(
+                f"{self.path}/{name}", expected="a Zarr v3 array", found=f"{error!r} in zarr.json"
+            ) from error
+        try:
+            return ZarrArray(self._zarr_group[name])
+        except (KeyError, ValueError, OSError) as error:
+            raise StoreError.at(f"{self.path}/{name}", expected="a Zarr v3 array", found=repr(error)) from error
+
+    def _root_attributes(self) -> object:
+        if self._folder is None:
+            return self._zarr_group.attrs.asdict().get(ATTRIBUTE)
+        path = self._folder / ROOT_METADATA
+        try:
+            root = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            found = "a folder without zarr.json" if self._folder.is_dir() else "no such file or folder"
+            raise StoreError.at(self.path, expected="a keypatch store", found=found) from error
+        except OSError as error:
+            raise StoreError.at(path, expected="a keypatch store", found=error.strerror or str(error)) from error
+        except ValueError as error:
+            raise StoreError.at(path, expected="JSON", found=f"text that is none ({error})") from error
+        attributes = root.get("attributes") if isinstance(root, dict) else None
+        return attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+
+    @cached_property
+    def _zarr_group(self) -> Any:  # noqa: ANN401 - zarr.Group, imported late
+        import zarr  # noqa: PLC0415 - 370 ms that reading images from a folder need not wait for
+
+        try:
+            return zarr.open_group(self.path, mode="r", zarr_format=3)
+        except ImportError as error:
+            raise StoreError.at(self.path, expected="fsspec for a remote store", found=str(error)) from error
+        except (KeyError, ValueError, OSError) as error:
+            raise StoreError.at(self.path, expected="a keypatch store", found=str(error) or repr(error)) from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_zarr_group"}
+
+
+def _check_attributes(path: str, attributes: object) -> dict[str, Any]:
+    if not isinstance(attributes, dict):
+        raise StoreError.at(
+            path,
+            expected=f"a store with the attribute {ATTRIBUTE!r}",
+            found="a Zarr group of something else",
+            hint="build one with keypatch convert",
+        )
+    version, known = (
+        parse_version(attributes.get("schema_version")),
+        cast("tuple[int, int]", parse_version(SCHEMA_VERSION)),
+    )
+    if version is None or version[0] != known[0]:
+        raise StoreError.at(
+            path,
+            expected=f"schema {known[0]}.x",
+            found=f"schema {attributes.get('schema_version')!r}",
+            hint=f"this keypatch knows {SCHEMA_VERSION}; install the version that wrote it",
+        )
+    missing = [key for key in _NEEDED if key not in attributes]
+    if missing:
+        raise StoreError.at(
+            path, expected=f"the attributes {', '.join(_NEEDED)}", found=f"none of {', '.join(missing)}"
+        )
+    for key, check in _CHECKS.items():
+        if not check(attributes[key]):
+            raise StoreError.at(path, expected=f"a valid attribute {key!r}", found=repr(attributes[key])[:80])
+    return attributes
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(n) is int and 0 < n < 2**31 for n in value)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "patch_shape": _is_shape,
+    "ds_factor": _is_shape,
+    "grid_shape": _is_shape,
+    "classes": _is_names,
+    "kinds": _is_names,
+    "gaussian": lambda value: isinstance(value, dict) and isinstance(value.get("stored"), bool),
+    "counts": lambda value: isinstance(value, dict) and all(type(n) is int and n >= 0 for n in value.values()),
+}
+
+
+def _shape3(values: Sequence[int]) -> Shape3:
+    z, y, x = values
+    return z, y, x
