@@ -1,7 +1,7 @@
 """From the source's voxels to the stored dtype: a plain cast, or a linear map between two percentiles.
 
-A percentile is taken of all voxels of a volume, exactly, in one pass for 8- and 16-bit data and two for 32-bit, and with
-1 MiB of memory: values become integers that sort alike, and each pass counts their next 16 bits.
+A percentile is taken of all voxels of a volume, exactly, in one pass for 8- and 16-bit data and two for 32-bit, and
+with 1 MiB of memory: values become integers that sort alike, and each pass counts their next 16 bits.
 """
 
 from __future__ import annotations

@@ -1,0 +1,399 @@
+"""The catalog: every volume with its annotations, in voxel-index coordinates, and what could not be used and why.
+
+Only headers and annotation files are read here. Nothing is guessed silently and nothing vanishes: what is given and not
+used is in ``left_out``, what was assumed or contradicts itself is in ``warnings``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from keypatch import geometry
+from keypatch.converters.notes import Notes, Omission, row_items, some
+from keypatch.converters.pairing import Header, Pairing
+from keypatch.converters.patterns import Match, expand
+from keypatch.converters.suspicion import suspect
+from keypatch.errors import ReadError, UsageError
+from keypatch.formats.annotations import AnnotationTable, VolumeHint, read_annotations
+from keypatch.formats.volumes import VolumeInfo, open_volume, volume_stem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from keypatch.converters.recipe import Recipe
+    from keypatch.geometry import Vector3
+
+DEFAULT_CLASS: Final = "keypoint"
+"""Class of annotations where neither the file nor ``{class}`` names one."""
+
+SPACING_TOLERANCE: Final = 0.005
+"""Relative difference of two spacings that is worth a warning; CZII's folder says 10, its header 10.012."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Annotations of one volume, column by column.
+
+    Attributes:
+        coords: (A, 3) float64 voxel-index coordinates, z, y, x, all inside the volume.
+        class_index: (A,) int32.
+        source_index: (A,) int32.
+        source_row: (A,) int64.
+        score: (A,) float64.
+    """
+
+    coords: NDArray[np.float64]
+    class_index: NDArray[np.int32]
+    source_index: NDArray[np.int32]
+    source_row: NDArray[np.int64]
+    score: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.coords)
+
+    def select(self, chosen: NDArray[np.bool_]) -> Points:
+        """Those where ``chosen`` (A,) is true."""
+        return Points(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+    @staticmethod
+    def concatenate(parts: Sequence[Points]) -> Points:
+        """All of the parts, in order; none of no parts."""
+        everything = [Points(np.empty((0, 3)), *(np.empty(0, dtype) for dtype in ("i4", "i4", "i8", "f8"))), *parts]
+        return Points(*(np.concatenate([getattr(part, f.name) for part in everything]) for f in fields(Points)))
+
+
+@dataclass(frozen=True)
+class CatalogVolume:
+    """One volume with its annotations.
+
+    Attributes:
+        id: Unique name.
+        path: Where it is now.
+        relative_path: From the folder that all volumes share, with slashes.
+        info: Its header.
+        voxel_spacing: Å, z, y, x, that counts.
+        voxel_spacing_from: "header", "flag" or "annotations".
+        points: Its annotations.
+    """
+
+    id: str
+    path: Path
+    relative_path: str
+    info: VolumeInfo
+    voxel_spacing: Vector3
+    voxel_spacing_from: str
+    points: Points
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All volumes of a recipe, sorted by id.
+
+    Attributes:
+        volumes: With their annotations, in the order of the sources and their rows.
+        classes: Names that ``class_index`` counts into.
+        sources: One JSON object an annotation file, as in the store.
+        left_out: What was given and is not used.
+        warnings: One line each.
+    """
+
+    volumes: tuple[CatalogVolume, ...]
+    classes: tuple[str, ...]
+    sources: tuple[dict[str, Any], ...]
+    left_out: tuple[Omission, ...]
+    warnings: tuple[str, ...]
+
+
+def build_catalog(recipe: Recipe) -> Catalog:
+    """Read all headers and annotations of a recipe and pair them.
+
+    Raises:
+        ReadError: If a file that the person named cannot be read, or a pattern matches nothing.
+        UsageError: If names are not unique, nothing can be paired, or a spacing is needed and unknown.
+    """
+    notes = Notes()
+    headers = _read_headers(recipe, notes)
+    tables = _read_tables(recipe, notes)
+    pairing = Pairing(headers, recipe.map, notes)
+    points: dict[str, list[_Group]] = defaultdict(list)
+    hints: dict[str, VolumeHint] = {}
+    for index, (match, table) in enumerate(tables):
+        for volume_id, name, rows in pairing.rows(match, table):
+            if name is not None and name in table.volumes:
+                hints[volume_id] = _merged(hints.get(volume_id), table.volumes[name])
+            points[volume_id].append(_Group(index, table, rows, match.fields.get("class")))
+    named = _drop_unannotated(recipe, headers, points, notes)
+    classes = _classes(recipe, points, notes)
+    volumes = tuple(
+        _volume(recipe, headers[volume_id], points[volume_id], hints.get(volume_id, VolumeHint()), classes, notes)
+        for volume_id in sorted(named)
+    )
+    _check_any(recipe, volumes, notes)
+    roots = _common_folder([match.path for match, _ in tables])
+    sources = tuple(_source(match, table, roots) for match, table in tables)
+    return Catalog(volumes, classes, sources, tuple(notes.left_out), tuple(notes.warnings))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The rows of one annotation file that belong to one volume."""
+
+    source_index: int
+    table: AnnotationTable
+    rows: pd.DataFrame
+    class_name: str | None
+
+    def class_names(self) -> NDArray[Any]:
+        """The file's own names; else ``{class}``; else the default."""
+        own = self.rows["class_name"]
+        return own.where(own.notna(), self.class_name or DEFAULT_CLASS).to_numpy(dtype=object)
+
+
+def _read_headers(recipe: Recipe, notes: Notes) -> dict[str, Header]:
+    opened: list[tuple[Match, VolumeInfo]] = []
+    strangers: list[str] = []
+    for match in expand(recipe.volumes):
+        try:
+            with open_volume(match.path, recipe.volume_options) as volume:
+                opened.append((match, volume.info))
+        except ReadError as error:
+            if match.named:
+                raise
+            strangers.append(f"{match.path.name}: {str(error).removeprefix(f'{match.path}: ')}")
+    notes.omit("volumes", "matched by the pattern, but not readable as a volume", strangers)
+    if not opened:
+        raise ReadError.at(
+            ", ".join(recipe.volumes),
+            expected="at least one volume",
+            found="none",
+            hint=strangers[0] if strangers else "",
+        )
+    root = _common_folder([match.path for match, _ in opened])
+    headers: dict[str, Header] = {}
+    for match, info in opened:
+        volume_id = match.fields.get("volume") or volume_stem(match.path)
+        if volume_id in headers:
+            raise UsageError.at(
+                match.path,
+                expected="a name of its own",
+                found=f"{volume_id!r}, which is also that of {headers[volume_id].match.path}",
+                hint="give a pattern with {volume} where the names differ",
+            )
+        headers[volume_id] = Header(volume_id, match, info, _relative(match.path, root))
+        for warning in info.warnings:
+            notes.warn(match.path, warning)
+    return headers
+
+
+def _read_tables(recipe: Recipe, notes: Notes) -> list[tuple[Match, AnnotationTable]]:
+    tables = []
+    for match in expand(recipe.annotations):
+        table = read_annotations(match.path, recipe.annotation_options)
+        tables.append((match, table))
+        for warning in table.warnings:
+            notes.warn(match.path, warning)
+        for left_out in table.left_out:
+            reason = f"{left_out.reason} ({left_out.detail})" if left_out.detail else left_out.reason
+            notes.omit("annotations", reason, row_items(match.path, left_out.rows), len(left_out.rows))
+    return tables
+
+
+def _merged(earlier: VolumeHint | None, later: VolumeHint) -> VolumeHint:
+    """The first file that says something counts."""
+    if earlier is None:
+        return later
+    return VolumeHint(
+        voxel_spacing=earlier.voxel_spacing or later.voxel_spacing,
+        shape=earlier.shape or later.shape,
+        file_stem=earlier.file_stem or later.file_stem,
+    )
+
+
+def _drop_unannotated(
+    recipe: Recipe, headers: Mapping[str, Header], points: Mapping[str, list[_Group]], notes: Notes
+) -> list[str]:
+    """Ids of the volumes to use. A volume that no file names is not the same as one that is stated to be empty."""
+    silent = [volume_id for volume_id in headers if volume_id not in points]
+    if recipe.unannotated == "skip":
+        reason = "no annotation file names them (--unannotated negative takes them as empty)"
+        notes.omit("volumes", reason, [headers[volume_id].relative_path for volume_id in silent])
+        return [volume_id for volume_id in headers if volume_id in points]
+    if silent:
+        notes.warn("--unannotated", f"{len(silent)} volumes that no annotation file names are taken as empty")
+    return list(headers)
+
+
+def _classes(recipe: Recipe, points: Mapping[str, list[_Group]], notes: Notes) -> tuple[str, ...]:
+    found = {name for groups in points.values() for group in groups for name in group.class_names()}
+    if recipe.classes is None:
+        return tuple(sorted(found)) or (DEFAULT_CLASS,)
+    for name in recipe.classes:
+        if name not in found:
+            notes.warn("--classes", f"no annotation is of class {name!r}; found are {some(sorted(found))}")
+    return recipe.classes
+
+
+def _volume(
+    recipe: Recipe,
+    header: Header,
+    groups: Sequence[_Group],
+    hint: VolumeHint,
+    classes: tuple[str, ...],
+    notes: Notes,
+) -> CatalogVolume:
+    spacing, origin = _spacing(recipe, header, hint, notes)
+    if hint.shape is not None and hint.shape != header.info.shape:
+        notes.warn(
+            header.match.path,
+            f"shape {header.info.shape}, but the annotations say {hint.shape}; the volume's own counts",
+        )
+    points = Points.concatenate([_place(header, group, spacing, classes, notes) for group in groups])
+    return CatalogVolume(
+        id=header.id,
+        path=header.match.path,
+        relative_path=header.relative_path,
+        info=header.info,
+        voxel_spacing=spacing,
+        voxel_spacing_from=origin,
+        points=_without_duplicates(header.id, points, notes),
+    )
+
+
+def _place(header: Header, group: _Group, spacing: Vector3, classes: tuple[str, ...], notes: Notes) -> Points:
+    """One group's points that can be used, in voxel-index coordinates."""
+    convention, rows, path = group.table.convention, group.rows, group.table.path
+    source = rows[["z", "y", "x"]].to_numpy(np.float64)
+    coords = geometry.voxel_index(
+        source,
+        unit=convention.unit,
+        zero=convention.zero,
+        index_base=convention.index_base,
+        voxel_spacing=spacing,
+        volume_shape=header.info.shape,
+    )
+    names = group.class_names()
+    row_numbers = rows["source_row"].to_numpy(np.int64)
+    wanted = np.isin(names, np.array(classes, dtype=object))
+    if not wanted.all():
+        notes.omit(
+            "annotations",
+            "their class is not in --classes",
+            row_items(path, row_numbers[~wanted]),
+            int((~wanted).sum()),
+        )
+    inside = geometry.inside(coords, header.info.shape)
+    outside = wanted & ~inside
+    if outside.any():
+        items = [
+            f"{path.name} row {row} at {_point(point)}"
+            for row, point in zip(row_numbers[outside], coords[outside], strict=True)
+        ]
+        reason = f"outside their volume {header.id} of {_shape(header.info.shape)} voxels"
+        notes.omit("annotations", reason, items)
+        hint = suspect(source[wanted], convention, spacing, header.info.shape)
+        if hint:
+            notes.warn(path, f"{int(outside.sum())} of {int(wanted.sum())} points lie outside {header.id}; {hint}")
+    used = wanted & inside
+    position = {name: k for k, name in enumerate(classes)}
+    return Points(
+        coords=coords[used],
+        class_index=np.array([position[name] for name in names[used]], np.int32),
+        source_index=np.full(int(used.sum()), group.source_index, np.int32),
+        source_row=row_numbers[used],
+        score=rows["score"].to_numpy(np.float64)[used],
+    )
+
+
+def _without_duplicates(volume_id: str, points: Points, notes: Notes) -> Points:
+    """Keep the first of annotations that are equal in place and class."""
+    keys = np.column_stack([points.coords, points.class_index])
+    keep = np.zeros(len(keys), bool)
+    keep[np.unique(keys, axis=0, return_index=True)[1]] = True
+    again = [
+        f"row {points.source_row[k]} of source {points.source_index[k]} at {_point(points.coords[k])}"
+        for k in np.flatnonzero(~keep)
+    ]
+    notes.omit("annotations", f"duplicates of another in volume {volume_id}", again)
+    return points.select(keep)
+
+
+def _spacing(recipe: Recipe, header: Header, hint: VolumeHint, notes: Notes) -> tuple[Vector3, str]:
+    """The spacing that counts: the flag's, else the header's, else the annotations'."""
+    if recipe.voxel_spacing is not None:
+        return recipe.voxel_spacing, "flag"
+    own = header.info.voxel_spacing
+    if own is not None:
+        if hint.voxel_spacing is not None and not np.allclose(own, hint.voxel_spacing, rtol=SPACING_TOLERANCE, atol=0):
+            notes.warn(
+                header.match.path,
+                f"voxel spacing {_angstrom(own)}, but the annotations say {_angstrom(hint.voxel_spacing)}; "
+                "the header counts, --voxel-spacing overrides it",
+            )
+        return own, "header"
+    if hint.voxel_spacing is not None:
+        return hint.voxel_spacing, "annotations"
+    raise UsageError.at(
+        header.match.path,
+        expected="a voxel spacing in its header or in the annotations",
+        found="none",
+        hint="give --voxel-spacing in Å",
+    )
+
+
+def _check_any(recipe: Recipe, volumes: Sequence[CatalogVolume], notes: Notes) -> None:
+    if volumes:
+        return
+    reasons = "; ".join(f"{omission.count} {omission.what}: {omission.reason}" for omission in notes.left_out)
+    raise UsageError.at(
+        ", ".join(recipe.annotations),
+        expected="annotations of at least one of the volumes",
+        found=f"none ({reasons})",
+        hint="pair the names with {volume} patterns or --map NAME=VOLUME",
+    )
+
+
+def _source(match: Match, table: AnnotationTable, root: Path) -> dict[str, Any]:
+    convention = table.convention
+    return {
+        "path": _relative(match.path, root),
+        "format": table.format,
+        "convention": {
+            "unit": convention.unit,
+            "axis_order": convention.axis_order,
+            "zero": convention.zero,
+            "index_base": convention.index_base,
+            "inferred": list(convention.inferred),
+            "notes": list(convention.notes),
+        },
+        "rows": len(table.points),
+        "warnings": list(table.warnings),
+    }
+
+
+def _common_folder(paths: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([path.resolve().parent for path in paths]))
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.resolve().relative_to(root).as_posix()
+
+
+def _point(coords: NDArray[np.float64]) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in coords) + ")"
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _angstrom(spacing: Vector3) -> str:
+    return " ".join(f"{value:g}" for value in dict.fromkeys(spacing)) + " Å"
