@@ -1,3 +1,122 @@
-"""keypatch: tomograms and keypoints in, a training set of patches, float keypoints and coarse Gaussians out."""
+"""keypatch: tomograms and keypoints in, a training set of patches, float keypoints and coarse Gaussians out.
+
+import keypatch
+
+keypatch.convert("tomograms/*.mrc", "picks.csv", "out.zarr", patch_shape=(128, 128, 128), sigma_angstrom=200)
+store = keypatch.open("out.zarr")
+patch = store[7]
+patch.image, patch.local_ds_coords, patch.gaussian()
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keypatch.errors import (
+    CorruptionError,
+    FormatError,
+    KeypatchError,
+    MissingExtraError,
+    ReadError,
+    StoreError,
+    UsageError,
+    WriteError,
+)
+from keypatch.formats.store import Patch, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from os import PathLike
+
+    from keypatch.audit.stats import StoreStats
+    from keypatch.audit.validate import ValidationReport
+    from keypatch.converters.build import Progress
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CorruptionError",
+    "FormatError",
+    "KeypatchError",
+    "MissingExtraError",
+    "Patch",
+    "ReadError",
+    "Store",
+    "StoreError",
+    "UsageError",
+    "WriteError",
+    "convert",
+    "open",
+    "stats",
+    "validate",
+]
+
+
+def open(path: str | PathLike[str]) -> Store:  # noqa: A001 - keypatch.open reads as zarr.open and h5py.File do
+    """Open a store for reading; see `Store`.
+
+    Raises:
+        StoreError: If there is no keypatch store at ``path``, or one of a newer major version.
+    """
+    return Store(path)
+
+
+def convert(
+    volumes: str | PathLike[str] | Sequence[str | PathLike[str]],
+    annotations: str | PathLike[str] | Sequence[str | PathLike[str]],
+    out: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **settings: object,
+) -> Store:
+    """Build a store, as ``keypatch convert`` does.
+
+    Args:
+        volumes: Paths, globs or patterns with ``{volume}``.
+        annotations: Paths, globs or patterns with ``{volume}`` and ``{class}``.
+        out: Where the store shall lie.
+        overwrite: Whether a store that is there is replaced, at the very end.
+        progress: Told what is going on.
+        settings: The other fields of `keypatch.converters.recipe.Recipe`; an unknown one is an error.
+
+    Returns:
+        The finished store, opened.
+
+    Raises:
+        UsageError: If the settings do not fit each other or the sources, or ``out`` exists.
+        ReadError: If a source cannot be read.
+        WriteError: If the disk does not take the store.
+    """
+    from keypatch.converters.build import check_target  # noqa: PLC0415 - reading a store needs none of this
+    from keypatch.converters.build import convert as build  # noqa: PLC0415
+    from keypatch.converters.plan import build_plan  # noqa: PLC0415
+    from keypatch.converters.recipe import Recipe  # noqa: PLC0415
+
+    given = {"volumes": _listed(volumes), "annotations": _listed(annotations), **settings}
+    recipe = Recipe.from_mapping(given)
+    check_target(Path(out), overwrite=overwrite)
+    return build(build_plan(recipe), Path(out), overwrite=overwrite, progress=progress)
+
+
+def validate(
+    path: str | PathLike[str], depth: str = "full", source: str | PathLike[str] | None = None
+) -> ValidationReport:
+    """Look for damage in a store; see `keypatch.audit.validate.validate`."""
+    from keypatch.audit.validate import validate as run  # noqa: PLC0415
+
+    return run(path, depth=depth, source=None if source is None else Path(source))
+
+
+def stats(path: str | PathLike[str]) -> StoreStats:
+    """Count what a store holds and what it saves; see `keypatch.audit.stats.stats`."""
+    from keypatch.audit.stats import stats as run  # noqa: PLC0415
+
+    return run(path)
+
+
+def _listed(paths: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[str]:
+    if isinstance(paths, (list, tuple)):
+        return [str(path) for path in paths]
+    return [str(paths)]

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from keypatch.converters.recipe import Recipe
-    from keypatch.formats.store.schema import Kind
 
 _PATCHES_AT_ONCE = 100_000
 
@@ -241,7 +240,7 @@ def _in_reach(
     return patch[keep], row[keep]
 
 
-def count_by_kind(plan: Plan) -> dict[Kind, int]:
+def count_by_kind(plan: Plan) -> dict[str, int]:
     """Patches of each kind that has any."""
     counts = np.bincount(plan.columns["patches/kind"], minlength=len(KINDS))
     return {kind: int(n) for kind, n in zip(KINDS, counts, strict=True) if n}

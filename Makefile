@@ -1,0 +1,52 @@
+# Each target makes what it needs, the virtual environment included: only Python 3.11 or newer, pip and make must be there.
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= demo
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint unit bench clean
+
+help:
+	@echo "make demo   make small tomograms, convert, validate and picture them, in $(DEMO)/"
+	@echo "make test   lint, type-check and run the tests"
+	@echo "make bench  time reads against other libraries"
+	@echo "make clean  remove the virtual environment and the demo"
+
+$(BIN)/python:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'keypatch needs Python 3.11 or newer, this is ' + sys.version)"
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp for each set of packages, renewed when the dependencies change.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	rm -rf $(DEMO)
+	$(BIN)/python examples/make_tomograms.py $(DEMO)/data --layout byu
+	$(BIN)/keypatch convert '$(DEMO)/data/train/*' -a $(DEMO)/data/train_labels.csv -o $(DEMO)/motors.zarr \
+	    --patch-shape 64,96,96 --sigma-angstrom 200 --centered 4 --hard-negatives 2 --negatives 2 --folds 2
+	$(BIN)/keypatch validate $(DEMO)/motors.zarr --depth deep --source $(DEMO)/data/train
+	$(BIN)/keypatch inspect $(DEMO)/motors.zarr --patch 0 --png $(DEMO)/patch.png
+	$(BIN)/keypatch stats $(DEMO)/motors.zarr
+	@echo "Look at $(DEMO)/patch.png; the store is $(DEMO)/motors.zarr."
+
+test: lint unit
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+unit: $(VENV)/.installed-test
+	$(BIN)/pytest -n auto --dist loadgroup
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/read_patches.py
+
+clean:
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,5 @@
+"""``python -m keypatch``."""
+
+from keypatch.cli import main
+
+main()

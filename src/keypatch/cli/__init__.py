@@ -1,0 +1,94 @@
+"""The command line: it parses and prints, nothing else.
+
+One module a command; each is imported when it runs, so that ``keypatch --help`` answers at once. Results go to stdout,
+everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Final
+
+import click
+
+from keypatch.errors import EXIT_INTERNAL, KeypatchError
+
+COMMANDS: Final = {
+    "convert": "Build a store from volumes and annotations.",
+    "inspect": "Show a store, a volume or an annotation file.",
+    "validate": "Look for damage in stores.",
+    "stats": "Count what a store holds and what it saves.",
+}
+
+DEBUG_VARIABLE: Final = "KEYPATCH_DEBUG"
+
+
+class _Commands(click.Group):
+    """Finds a command's module when it is asked for, and lists them without importing any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"keypatch.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        from keypatch import __version__
+        from keypatch.formats.store.schema import SCHEMA_VERSION
+
+        click.echo(f"keypatch {__version__}, schema {SCHEMA_VERSION}")
+        ctx.exit()
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
+def cli() -> None:
+    """Turn tomograms and keypoints into a chunked training set, once.
+
+    \b
+    A first store from your own data:
+      keypatch convert 'tomograms/*.mrc' -a picks.csv -o out.zarr --dry-run
+      keypatch convert 'tomograms/*.mrc' -a picks.csv -o out.zarr
+      keypatch validate out.zarr
+      keypatch inspect out.zarr --patch 0 --png patch.png
+
+    Exit codes: 0 fine, 1 findings, 2 wrong usage, 3 cannot read or write, 4 internal error.
+    """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code; an error is one line on stderr."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("keypatch: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeypatchError as error:
+        click.echo(f"keypatch: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has left (a pager, head) with what it wanted; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        text = f"{type(error).__name__}: {error}".splitlines()[0]
+        click.echo(
+            f"keypatch: internal error: {text}; set {DEBUG_VARIABLE}=1 for the traceback and report it", err=True
+        )
+        sys.exit(EXIT_INTERNAL)

@@ -1,0 +1,266 @@
+"""``keypatch convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keypatch.cli import printing
+from keypatch.errors import EXIT_FINDINGS, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tqdm import tqdm
+
+    from keypatch.converters.plan import Plan
+
+
+def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # noqa: ANN401
+    """A flag whose absence is told from every value, so that a recipe file's value stays."""
+    return click.option(*names, default=None, **attributes)
+
+
+def _switch(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # noqa: ANN401
+    return click.option(*names, is_flag=True, default=None, **attributes)
+
+
+SECTIONS = {
+    "Sources": (
+        "annotations",
+        "voxel_spacing",
+        "volume_format",
+        "array",
+        "level_spacing",
+        "unsigned",
+        "format",
+        "unit",
+        "axis_order",
+        "zero",
+        "index_base",
+        "columns",
+        "tomograms",
+        "map_",
+        "classes",
+        "unannotated",
+    ),
+    "Patches": (
+        "patch_shape",
+        "centered",
+        "jitter",
+        "multi",
+        "hard_negatives",
+        "negatives",
+        "grid",
+        "padding",
+        "folds",
+        "seed",
+    ),
+    "Target": ("ds_factor", "sigma_angstrom", "sigma_ds", "gaussian", "gaussian_dtype"),
+    "Storage": ("out", "dtype", "clip_percentiles", "codec", "chunk_shape", "shard_size", "overwrite"),
+    "This run": ("dry_run", "strict", "as_json", "help"),
+}
+
+
+class _Sectioned(click.Command):
+    """Shows its options under headings; one that has none comes under the last."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = {param.name: record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))}
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([records.pop(name) for name in names if name in records])
+        if records:
+            with formatter.section("Others"):
+                formatter.write_dl(list(records.values()))
+
+
+@click.command(cls=_Sectioned, epilog="What every array and attribute of a store means: schema.md.")
+@click.argument("volumes", nargs=-1, required=True)
+@click.option("-a", "--annotations", multiple=True, help="Path, glob or pattern with {volume} and {class}; repeatable.")
+@_option("-o", "--out", type=click.Path(path_type=Path), help="The store to make.")
+@_option("--patch-shape", metavar="D,H,W", help="Voxels of a patch.  [128,128,128]")
+@_option("--ds-factor", metavar="F", help="Full-resolution voxels a coarse voxel; one, or one an axis.  [16]")
+@_option("--sigma-angstrom", metavar="Å", help="Sigma of the Gaussian in Å: per volume by its own spacing.")
+@_option("--sigma-ds", metavar="S", help="Sigma in coarse voxels.  [1.0]")
+@click.option("--gaussian/--no-gaussian", default=None, help="Store the Gaussian targets.  [yes]")
+@_option("--gaussian-dtype", metavar="DTYPE", help="float32 or float16.  [float32]")
+@_option("--centered", metavar="N", help="Patches an annotation, with it near the centre.  [1]")
+@_option("--jitter", metavar="J", help="Largest displacement of these in voxels.  [a quarter of the patch]")
+@_option("--multi", metavar="N", help="Patches a volume that hold two annotations or more.  [0]")
+@_option("--hard-negatives", metavar="N", help="Patches a volume beside an annotation, with none inside.  [0]")
+@_option("--negatives", metavar="N", help="Patches a volume anywhere, with none inside.  [0]")
+@_option("--grid", metavar="STRIDE", help="Cover each volume with patches at this stride.")
+@_option("--seed", metavar="N", help="Of all random draws.  [0]")
+@_option("--folds", metavar="K", help="Share the volumes out into K folds.  [0: none]")
+@_option("--classes", metavar="A,B", help="Classes in this order, no others.  [all, sorted]")
+@_option("--unannotated", metavar="WHAT", help="Volumes that no file names: skip or negative.  [skip]")
+@_option("--padding", metavar="HOW", help="Outside a volume: zero, mean, edge, reflect or inside.  [zero]")
+@_option("--dtype", metavar="DTYPE", help="Of the stored images.  [source]")
+@_option("--clip-percentiles", metavar="LOW,HIGH", help="These become the dtype's extremes.  [0.1,99.9 if needed]")
+@_option("--codec", metavar="CODEC", help="auto, none, zstd[:LEVEL] or blosc[:LEVEL].  [auto]")
+@_option("--chunk-shape", metavar="D,H,W", help="Inner chunks, for who reads windows.  [a patch, 2 to 8 MiB]")
+@_option("--shard-size", metavar="SIZE", help="Raw bytes of a shard at most.  [192MiB]")
+@_option("--voxel-spacing", metavar="Å", help="Declares or overrides that of every volume.")
+@_option("--volume-format", metavar="NAME", help="Format of the volumes, if content shall not decide.")
+@_option("--array", metavar="PATH", help="Array inside a container of several.")
+@_option("--level-spacing", metavar="Å", help="Of a pyramid, the level nearest to this.")
+@_switch("--unsigned", help="Read MRC mode 0 as uint8.")
+@_option("--format", metavar="NAME", help="Format of the annotations, if content shall not decide.")
+@_option("--unit", metavar="UNIT", help="Of the coordinates: voxel, angstrom, nm or fraction.")
+@_option("--axis-order", metavar="ORDER", help="What the source's three values are, such as zyx.")
+@_option("--zero", metavar="WHERE", help="voxel-center, corner, volume-center or volume-center-minus-1.")
+@_option("--index-base", metavar="0|1", help="What the source counts its first voxel as.")
+@click.option("--column", "columns", multiple=True, metavar="ROLE=NAME", help="A table's column; repeatable.")
+@_option("--tomograms", metavar="FILE", help="A RELION tomograms.star.")
+@click.option("--map", "map_", multiple=True, metavar="NAME=VOLUME", help="What an annotation's volume name means.")
+@click.option("--dry-run", is_flag=True, help="Say what would be made and what is left out; write nothing.")
+@click.option("--overwrite", is_flag=True, help="Replace a store that is there, once the new one is whole.")
+@click.option("--strict", is_flag=True, help="Exit 1, before building, if anything is left out or warned of.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def command(
+    volumes: tuple[str, ...],
+    out: Path | None,
+    map_: tuple[str, ...],
+    *,
+    dry_run: bool,
+    overwrite: bool,
+    strict: bool,
+    as_json: bool,
+    **flags: object,
+) -> None:
+    """Build a store from VOLUMES and annotations, or from a recipe file (VOLUMES = recipe.toml; flags win).
+
+    VOLUMES are paths, globs or patterns. {volume} and {class} pair files in any layout:
+
+    \b
+      keypatch convert tomo.mrc -a picks.star -o out.zarr
+      keypatch convert 'train/*' -a train_labels.csv -o out.zarr \\
+          --patch-shape 160,288,288 --sigma-angstrom 200
+      keypatch convert 'static/ExperimentRuns/{volume}/VoxelSpacing10.000/denoised.zarr' \\
+          -a 'overlay/ExperimentRuns/{volume}/Picks/{class}.json' -o out.zarr
+
+    Look before building: --dry-run, and keypatch inspect on a volume or an annotation file.
+    """  # noqa: D301
+    from keypatch.converters.build import check_target, convert
+    from keypatch.converters.plan import build_plan
+    from keypatch.converters.recipe import Recipe
+
+    settings = _settings(volumes, {**flags, "map": map_})
+    target = out or (Path(str(settings["out"])) if "out" in settings else None)
+    settings.pop("out", None)
+    if target is None and not dry_run:
+        raise UsageError.at("--out", expected="where the store shall lie", found="nothing", hint="give -o OUT.zarr")
+    recipe = Recipe.from_mapping(settings)
+    if target is not None and not dry_run:
+        check_target(target, overwrite=overwrite)
+    plan = build_plan(recipe)
+    stopped = strict and bool(plan.left_out or plan.warnings)
+    digest = None
+    if target is not None and not dry_run and not stopped:
+        with _Bar() as bar:
+            digest = convert(plan, target, overwrite=overwrite, progress=bar).digest
+    if as_json:
+        printing.as_json(_as_json(plan, target, digest))
+    else:
+        click.echo(_as_text(plan, target, digest))
+    if stopped:
+        printing.note("keypatch: nothing was built: --strict, and there are things left out or warnings")
+        raise click.exceptions.Exit(EXIT_FINDINGS)
+
+
+def _settings(volumes: tuple[str, ...], flags: dict[str, object]) -> dict[str, object]:
+    """What the recipe file says, then what the flags say."""
+    from keypatch.converters.recipe import read_recipe_file
+
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
+    if len(volumes) == 1 and volumes[0].endswith(".toml"):
+        return {**read_recipe_file(Path(volumes[0])), **given}
+    return {"volumes": volumes, **given}
+
+
+class _Bar:
+    """Draws progress on a terminal's stderr, and nothing elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+
+    def start(self, what: str, total: int) -> None:
+        from tqdm import tqdm
+
+        self.close()
+        unit = "volume" if what == "measure" else "patch"
+        self._bar = tqdm(total=total, desc=what, unit=f" {unit}", disable=not printing.on_terminal(), leave=False)
+
+    def step(self, n: int = 1) -> None:
+        if self._bar is not None:
+            self._bar.update(n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _as_json(plan: Plan, target: Path | None, digest: str | None) -> dict[str, Any]:
+    from keypatch.converters.plan import count_by_kind
+
+    layout = plan.layout
+    return {
+        "store": None if target is None else str(target),
+        "digest": digest,
+        "volumes": len(plan.catalog.volumes),
+        "patches": {"total": layout.n_patches, **count_by_kind(plan)},
+        "keypoints": len(plan.columns["keypoints/class_index"]),
+        "annotations": _annotations_by_class(plan),
+        "image_bytes": layout.n_patches * layout.image_bytes,
+        "gaussian_bytes": layout.n_patches * layout.gaussian_bytes,
+        "units": layout.n_units,
+        "patches_per_shard": layout.patches_per_shard,
+        "left_out": [omission.to_json() for omission in plan.left_out],
+        "warnings": list(plan.warnings),
+        "recipe": plan.recipe.to_json(),
+    }
+
+
+def _as_text(plan: Plan, target: Path | None, digest: str | None) -> str:
+    from keypatch.converters.plan import count_by_kind
+
+    layout = plan.layout
+    image = _array_text(layout.patch_shape, layout.image_dtype, layout.n_patches * layout.image_bytes)
+    target_shape = (layout.n_classes, *layout.grid)
+    gaussian = _array_text(target_shape, layout.gaussian_dtype, layout.n_patches * layout.gaussian_bytes)
+    text = printing.rows(
+        [
+            ("store", f"{target or '-'}" + ("" if digest else " (not written)")),
+            ("volumes", str(len(plan.catalog.volumes))),
+            ("annotations", printing.counted(_annotations_by_class(plan))),
+            ("patches", f"{layout.n_patches} ({printing.counted(count_by_kind(plan))})"),
+            ("keypoints", f"{len(plan.columns['keypoints/class_index'])} as seen from the patches"),
+            ("image", image),
+            ("gaussian", gaussian if layout.gaussian_dtype else "not stored"),
+            ("shards", f"{layout.n_units} of up to {layout.patches_per_shard} patches"),
+            *([("digest", digest)] if digest else []),
+        ]
+    )
+    if plan.left_out:
+        text += "\nleft out\n" + printing.omissions([omission.to_json() for omission in plan.left_out])
+    if plan.warnings:
+        text += "\nwarnings\n" + "\n".join(f"  {warning}" for warning in plan.warnings)
+    return text
+
+
+def _array_text(shape: tuple[int, ...], dtype: object, n_bytes: int) -> str:
+    return f"{printing.shape(shape)} {dtype}, {printing.size(n_bytes)} raw"
+
+
+def _annotations_by_class(plan: Plan) -> dict[str, int]:
+    indices = plan.columns["annotations/class_index"].tolist()
+    return {name: indices.count(k) for k, name in enumerate(plan.catalog.classes)}

@@ -1,0 +1,88 @@
+"""How numbers, tables and omissions look on a terminal; shared by the commands."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+ITEMS_SHOWN = 5
+
+
+def size(n_bytes: float) -> str:
+    """Bytes in the unit that gives 1 to 999, decimal as disks are sold and ``ls --si`` prints."""
+    value = float(n_bytes)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} PB"
+
+
+def shape(values: Iterable[int]) -> str:
+    """``160×288×288``."""
+    return "×".join(str(n) for n in values)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """``3 centered, 2 grid``."""
+    return ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
+
+
+def rows(pairs: Iterable[tuple[str, str]], indent: str = "") -> str:
+    """Label and text in two columns, long texts wrapped under their column."""
+    listed = list(pairs)
+    width = max((len(label) for label, _ in listed), default=0)
+    columns = max(shutil.get_terminal_size((100, 24)).columns, 60)
+    hanging = indent + " " * (width + 2)
+    lines = []
+    for label, text in listed:
+        parts = text.splitlines() or [""]
+        for i, part in enumerate(parts):
+            first = f"{indent}{label:<{width}}  " if i == 0 else hanging
+            lines.append(
+                textwrap.fill(
+                    part,
+                    columns,
+                    initial_indent=first,
+                    subsequent_indent=hanging,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
+                or first.rstrip()
+            )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def omissions(left_out: Sequence[Mapping[str, Any]]) -> str:
+    """What was left out, with its reason and the first few items."""
+    lines = []
+    for entry in left_out:
+        lines.append(f"  {entry['count']} {entry['what']}: {entry['reason']}")
+        items = list(entry["items"])
+        lines += [f"    {item}" for item in items[:ITEMS_SHOWN]]
+        if len(items) > ITEMS_SHOWN:
+            lines.append(f"    … and {len(items) - ITEMS_SHOWN} more (--json lists all)")
+    return "\n".join(lines)
+
+
+def as_json(value: Any) -> None:  # noqa: ANN401 - anything that JSON holds
+    """Print JSON alone on stdout."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def note(text: str) -> None:
+    """Say something that is no result, on stderr."""
+    click.echo(text, err=True)
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal, where a progress bar may be drawn."""
+    return sys.stderr.isatty()
