@@ -10,4 +10,14 @@ from __future__ import annotations
 from keypatch.formats.volumes.base import Access, Peek, Volume, VolumeInfo, VolumeOptions
 from keypatch.formats.volumes.registry import FORMATS, detect_format, open_volume, volume_stem
 
-__all__ = ["FORMATS", "Access", "Peek", "Volume", "VolumeInfo", "VolumeOptions", "detect_format", "open_volume", "volume_stem"]
+__all__ = [
+    "FORMATS",
+    "Access",
+    "Peek",
+    "Volume",
+    "VolumeInfo",
+    "VolumeOptions",
+    "detect_format",
+    "open_volume",
+    "volume_stem",
+]

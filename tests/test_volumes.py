@@ -1,0 +1,468 @@
+"""All volume readers at once: what every format must do, and how formats are told apart."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from keypatch.errors import FormatError, KeypatchError, ReadError, UsageError
+from keypatch.formats.volumes import FORMATS, VolumeOptions, detect_format, open_volume, volume_stem
+from keypatch.formats.volumes.registry import peek
+from keypatch.formats.volumes.slice_cache import SliceCache
+from keypatch.formats.volumes.units import angstrom_per_unit
+
+# ----- one writer a way of storing, each by the format's own library -----
+
+
+def write_mrc(folder, array, name="v.mrc", compression=None):
+    with mrcfile.new(folder / name, data=array, compression=compression) as mrc:
+        mrc.voxel_size = 10.0
+        mrc.set_volume()
+    return folder / name
+
+
+def write_big_endian_mrc(folder, array):
+    path = write_mrc(folder, array)
+    with mrcfile.open(path) as mrc:
+        header, data = mrc.header.copy(), mrc.data.copy()
+    swapped = header.astype(header.dtype.newbyteorder(">"))
+    swapped["machst"] = (0x11, 0x11, 0, 0)
+    path.write_bytes(swapped.tobytes() + data.astype(data.dtype.newbyteorder(">")).tobytes())
+    return path
+
+
+def write_permuted_mrc(folder, array):
+    """Sections along y, rows along x, columns along z."""
+    path = write_mrc(folder, np.ascontiguousarray(array.transpose(1, 2, 0)))
+    with mrcfile.open(path, "r+") as mrc:
+        mrc.header.mapc, mrc.header.mapr, mrc.header.maps = 3, 1, 2
+    return path
+
+
+def write_npy(folder, array):
+    np.save(folder / "v.npy", array)
+    return folder / "v.npy"
+
+
+def write_zarr(folder, array, **options):
+    zarr.create_array(folder / "v.zarr", data=array, **{"chunks": (2, 3, 2), **options})
+    return folder / "v.zarr"
+
+
+def write_tiff(folder, array, **options):
+    tifffile.imwrite(folder / "v.tif", array, photometric="minisblack", **options)
+    return folder / "v.tif"
+
+
+def write_png_slices(folder, array):
+    (folder / "v").mkdir()
+    for z, plane in enumerate(array):
+        Image.fromarray(plane).save(folder / "v" / f"slice_{z}.png")
+    return folder / "v"
+
+
+def write_tiff_slices(folder, array):
+    (folder / "v").mkdir()
+    for z, plane in enumerate(array):
+        tifffile.imwrite(folder / "v" / f"slice_{z}.tif", plane, photometric="minisblack")
+    return folder / "v"
+
+
+def big(array):
+    return array.astype(array.dtype.newbyteorder(">"))
+
+
+MRC_TYPES = ("int8", "int16", "float32", "uint16", "float16")
+ALL_TYPES = (*MRC_TYPES, "uint8", "uint32", "int32", "float64", "int64")
+TIFF_TYPES = tuple(name for name in ALL_TYPES if name != "float16")
+
+CASES = {
+    "mrc": (write_mrc, MRC_TYPES),
+    "mrc-big-endian": (write_big_endian_mrc, MRC_TYPES),
+    "mrc-permuted": (write_permuted_mrc, MRC_TYPES),
+    "mrc-gzip": (lambda folder, a: write_mrc(folder, a, "v.mrc.gz", "gzip"), MRC_TYPES),
+    "mrc-bzip2": (lambda folder, a: write_mrc(folder, a, "v.mrc.bz2", "bzip2"), MRC_TYPES),
+    "npy": (write_npy, (*ALL_TYPES, "bool")),
+    "npy-fortran": (lambda folder, a: write_npy(folder, np.asfortranarray(a)), ALL_TYPES),
+    "npy-big-endian": (lambda folder, a: write_npy(folder, big(a)), ALL_TYPES),
+    "zarr-3": (write_zarr, (*ALL_TYPES, "bool")),
+    "zarr-2": (lambda folder, a: write_zarr(folder, a, zarr_format=2), ALL_TYPES),
+    "zarr-2-big-endian": (lambda folder, a: write_zarr(folder, big(a), zarr_format=2), ALL_TYPES),
+    "zarr-sharded": (lambda folder, a: write_zarr(folder, a, shards=(4, 6, 4)), ALL_TYPES),
+    "tiff": (write_tiff, TIFF_TYPES),
+    "tiff-big-endian": (lambda folder, a: write_tiff(folder, a, byteorder=">"), TIFF_TYPES),
+    "tiff-pages": (lambda folder, a: write_tiff(folder, a, metadata=None, compression="zlib"), TIFF_TYPES),
+    "tiff-tiles": (lambda folder, a: write_tiff(folder, a, bigtiff=True, tile=(16, 16)), TIFF_TYPES),
+    "slices-png": (write_png_slices, ("uint8", "uint16")),
+    "slices-tiff": (write_tiff_slices, TIFF_TYPES),
+}
+
+
+def sample(name, dtype=None, shape=(5, 7, 6), seed=3):
+    kind = np.dtype(dtype or CASES[name][1][0])
+    rng = np.random.default_rng(seed)
+    if kind.kind == "f":
+        return rng.normal(size=shape).astype(kind)
+    if kind.kind == "b":
+        return rng.integers(0, 2, shape).astype(kind)
+    return rng.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, dtype=kind, endpoint=True)
+
+
+@st.composite
+def volumes_and_boxes(draw, name):
+    dtype = draw(st.sampled_from(CASES[name][1]))
+    # tifffile drops axes of length 1 from what it writes; these are tested below, for the formats that have them.
+    shape = draw(st.tuples(st.integers(2, 12), st.integers(2, 9), st.integers(2, 9)))
+    array = sample(name, dtype, shape, seed=draw(st.integers(0, 2**32)))
+    boxes = []
+    for _ in range(3):
+        start = tuple(draw(st.integers(0, n - 1)) for n in shape)
+        boxes.append((start, tuple(draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True))))
+    return array, boxes
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_any_box_equals_slicing_the_array_that_was_written(name, data):
+    array, boxes = data.draw(volumes_and_boxes(name))
+    expected_dtype = np.dtype(np.uint8) if array.dtype == bool else array.dtype
+    with tempfile.TemporaryDirectory() as folder:
+        path = CASES[name][0](Path(folder), array)
+        with open_volume(path) as volume:
+            assert volume.info.shape == array.shape
+            assert volume.info.dtype == expected_dtype
+            assert volume.info.dtype.isnative
+            for (z0, y0, x0), (z1, y1, x1) in boxes:
+                box = volume.read((z0, y0, x0), (z1, y1, x1))
+                assert box.dtype == expected_dtype
+                assert box.dtype.isnative
+                np.testing.assert_array_equal(box, array[z0:z1, y0:y1, x0:x1])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 4, 1), (3, 1, 1), (1, 1, 5)])
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith("tiff")])
+def test_axes_of_length_1_stay(tmp_path, name, shape):
+    array = sample(name, shape=shape)
+    with open_volume(CASES[name][0](tmp_path, array)) as volume:
+        np.testing.assert_array_equal(volume.read((0, 0, 0), shape), array)
+
+
+@pytest.mark.parametrize("name", CASES)
+class TestEveryFormat:
+    def test_info_is_plain_and_complete(self, tmp_path, name):
+        import json
+
+        path = CASES[name][0](tmp_path, sample(name))
+        with open_volume(path) as volume:
+            info = volume.info
+        assert info.path == path
+        assert info.format == name.split("-")[0]
+        assert info.access in ("region", "slices", "whole")
+        assert json.loads(json.dumps(info.conventions, allow_nan=False)) == info.conventions
+        assert info.conventions["axis_order"] == "zyx"
+        assert all("\n" not in warning for warning in info.warnings)
+
+    @pytest.mark.parametrize(
+        ("start", "stop"),
+        [((-1, 0, 0), (1, 1, 1)), ((0, 0, 0), (6, 1, 1)), ((0, 2, 0), (1, 2, 1)), ((0, 0, 3), (1, 1, 2))],
+    )
+    def test_a_box_outside_is_a_programming_error(self, tmp_path, name, start, stop):
+        with open_volume(CASES[name][0](tmp_path, sample(name))) as volume, pytest.raises(ValueError, match="outside"):
+            volume.read(start, stop)
+
+    def test_what_was_read_outlives_the_file(self, tmp_path, name):
+        array = sample(name)
+        volume = open_volume(CASES[name][0](tmp_path, array))
+        box = volume.read((0, 0, 0), (2, 2, 2))
+        volume.close()
+        volume.close()
+        np.testing.assert_array_equal(box, array[:2, :2, :2])
+        assert box.flags.c_contiguous
+
+    def test_the_format_is_found_under_any_name(self, tmp_path, name):
+        path = CASES[name][0](tmp_path, sample(name))
+        renamed = path.rename(tmp_path / "volume.xyz")
+        expected = name.split("-")[0]
+        assert expected == detect_format(renamed).NAME
+        with open_volume(renamed) as volume:
+            assert volume.info.shape == (5, 7, 6)
+
+    def test_a_cut_file_is_an_error_or_still_whole(self, tmp_path, name):
+        """Whatever is cut off, the answer is one line of error or the right voxels; never others, never a traceback."""
+        array = sample(name)
+        path = CASES[name][0](tmp_path, array)
+        # An absent chunk is the fill value by Zarr's rule, and zarr-python takes an empty one for absent.
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())[:2]
+        failed = 0
+        for file in files:
+            whole = file.read_bytes()
+            lengths = sorted({1, 2, *range(5, len(whole), max(1, len(whole) // 25)), len(whole) - 1})
+            for length in lengths:
+                file.write_bytes(whole[:length])
+                failed += not same_or_error(path, array)
+            file.write_bytes(whole)
+        assert failed > 5
+
+    def test_damaged_bytes_never_end_in_a_traceback(self, tmp_path, name):
+        path = CASES[name][0](tmp_path, sample(name))
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())[:2]
+        rng = np.random.default_rng(11)
+        for file in files:
+            whole = np.frombuffer(file.read_bytes(), np.uint8)
+            for _ in range(25):
+                damaged = whole.copy()
+                damaged[rng.integers(0, min(len(whole), 400), 3)] = rng.integers(0, 256, 3)
+                file.write_bytes(damaged.tobytes())
+                with contextlib.suppress(KeypatchError), open_volume(path) as volume:
+                    if np.prod(volume.info.shape) < 10**6:
+                        volume.read((0, 0, 0), volume.info.shape)
+            file.write_bytes(whole.tobytes())
+
+
+def same_or_error(path, array):
+    """True when the volume reads as it was; False when it is refused; anything else fails the test."""
+    try:
+        with open_volume(path) as volume:
+            np.testing.assert_array_equal(volume.read((0, 0, 0), volume.info.shape), array)
+    except KeypatchError as error:
+        message = str(error)
+    else:
+        return True
+    assert "\n" not in message
+    assert str(path) in message
+    return False
+
+
+# ----- telling formats apart -----
+
+
+def test_every_format_has_what_the_registry_promises():
+    names = [volume_format.NAME for volume_format in FORMATS]
+    assert names == ["mrc", "zarr", "tiff", "npy", "slices"]
+    for volume_format in FORMATS:
+        assert volume_format.DESCRIPTION
+        assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in volume_format.SUFFIXES)
+
+
+def test_content_wins_over_the_suffix(tmp_path):
+    path = write_npy(tmp_path, np.zeros((2, 3, 4), np.uint8)).rename(tmp_path / "volume.mrc")
+    assert detect_format(path).NAME == "npy"
+
+
+def test_a_suffix_decides_only_for_a_format_without_magic(tmp_path):
+    for suffix in (".npy", ".tif", ".zarr", ".dat"):
+        path = tmp_path / f"noise{suffix}"
+        path.write_bytes(b"\x07" * 5000)
+        with pytest.raises(FormatError, match="one of the formats mrc, zarr, tiff, npy, slices"):
+            open_volume(path)
+    path = tmp_path / "noise.mrc"
+    path.write_bytes(b"\x07" * 5000)
+    assert detect_format(path).NAME == "mrc"
+    with pytest.raises(FormatError, match="expected an MRC header"):
+        open_volume(path)
+
+
+def test_a_format_can_be_forced(tmp_path):
+    path = write_npy(tmp_path, np.zeros((2, 3, 4), np.uint8))
+    with open_volume(path, VolumeOptions(format="npy")) as volume:
+        assert volume.info.format == "npy"
+    with pytest.raises(ReadError):
+        open_volume(path, VolumeOptions(format="tiff"))
+    with pytest.raises(UsageError, match=r"mrc, zarr, tiff, npy, slices.*'hdf5'"):
+        open_volume(path, VolumeOptions(format="hdf5"))
+
+
+@pytest.mark.parametrize("forced", [None, "mrc", "zarr", "tiff", "npy", "slices"])
+class TestWhatIsNoVolume:
+    def test_missing(self, tmp_path, forced):
+        with pytest.raises(ReadError, match="nothing at this path"):
+            open_volume(tmp_path / "absent.mrc", VolumeOptions(format=forced))
+
+    def test_empty_file(self, tmp_path, forced):
+        (tmp_path / "v.mrc").touch()
+        with pytest.raises(FormatError, match="an empty file"):
+            open_volume(tmp_path / "v.mrc", VolumeOptions(format=forced))
+
+    def test_empty_folder(self, tmp_path, forced):
+        with pytest.raises(ReadError):
+            open_volume(tmp_path, VolumeOptions(format=forced))
+
+    def test_text(self, tmp_path, forced):
+        (tmp_path / "v.csv").write_text("z,y,x\n1,2,3\n")
+        with pytest.raises(ReadError):
+            open_volume(tmp_path / "v.csv", VolumeOptions(format=forced))
+
+    def test_a_pipe_does_not_block(self, tmp_path, forced):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ReadError, match="socket or pipe"):
+            open_volume(tmp_path / "pipe", VolumeOptions(format=forced))
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    path = write_npy(tmp_path, np.zeros((2, 2, 2), np.uint8))
+
+    def refuse(*args, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # chmod does not stop root
+    with pytest.raises(ReadError, match="no permission"):
+        open_volume(path)
+
+
+def test_a_path_with_a_nul_byte_is_an_error_of_ours():
+    with pytest.raises(ReadError):
+        open_volume("a\0b.mrc")
+
+
+def test_compressed_file_of_something_else(tmp_path):
+    import gzip
+
+    path = tmp_path / "v.npy.gz"
+    path.write_bytes(gzip.compress(write_npy(tmp_path, np.zeros((2, 2, 2), np.uint8)).read_bytes()))
+    with pytest.raises(FormatError, match="gzip file of something else; decompress it first"):
+        open_volume(path)
+
+
+def test_peek_shows_the_inside_of_a_compressed_file(tmp_path):
+    array = sample("mrc")
+    packed, plain = write_mrc(tmp_path, array, "v.mrc.gz", "gzip"), write_mrc(tmp_path, array)
+    assert peek(packed).inner == plain.read_bytes()[:2048]
+    assert peek(plain).inner == peek(plain).head
+    assert peek(tmp_path).names == {"v.mrc.gz", "v.mrc"}
+
+
+@pytest.mark.parametrize(
+    ("path", "stem"),
+    [
+        ("a/tomo.mrc", "tomo"),
+        ("tomo.mrc.gz", "tomo"),
+        ("tomo.MRC", "tomo"),
+        ("TS_01.rec.bz2", "TS_01"),
+        ("run1.ome.zarr", "run1"),
+        ("run1.ome.zarr/", "run1"),
+        ("run1.zarr/0", "run1"),
+        ("run1.ome.zarr/scale0/image", "run1"),
+        ("x.ome.tif", "x"),
+        ("x.tiff", "x"),
+        ("v.npy", "v"),
+        ("folder/tomo_00e047", "tomo_00e047"),
+        ("tomo.v2", "tomo.v2"),
+        ("tomo_ts01.mrc_15.00Apx.mrc", "tomo_ts01.mrc_15.00Apx"),
+        (".mrc", ".mrc"),
+        ("/data/TS_1/../TS_2", "TS_2"),
+    ],
+)
+def test_volume_stem(path, stem):
+    assert volume_stem(path) == stem
+    assert volume_stem(Path(path)) == stem
+
+
+# ----- memory -----
+
+
+def sparse_npy(folder):
+    path = folder / "big.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "<u2", "fortran_order": False, "shape": (2048, 1024, 1024)}
+        )
+        file.truncate(file.tell() + 4 * 2**30)
+    return path
+
+
+def sparse_mrc(folder):
+    path = write_mrc(folder, np.zeros((1, 1, 1), np.int16), "big.mrc")
+    with mrcfile.open(path, "r+") as mrc:
+        mrc.header.nx, mrc.header.ny, mrc.header.nz = 1024, 1024, 2048
+    with path.open("r+b") as file:
+        file.truncate(1024 + 4 * 2**30)
+    return path
+
+
+def sparse_tiff(folder):
+    path = folder / "big.tif"
+    tifffile.imwrite(path, shape=(2048, 1024, 1024), dtype=np.uint16, bigtiff=True, photometric="minisblack")
+    return path
+
+
+def sparse_zarr(folder):
+    zarr.create_array(folder / "big.zarr", shape=(2048, 1024, 1024), dtype="uint16", chunks=(64, 64, 64))
+    return folder / "big.zarr"
+
+
+@pytest.mark.parametrize("make", [sparse_npy, sparse_mrc, sparse_tiff, sparse_zarr])
+def test_a_region_of_4_gib_costs_a_region(tmp_path, make):
+    path = make(tmp_path)
+    tracemalloc.start()
+    try:
+        with open_volume(path) as volume:
+            assert volume.info.shape == (2048, 1024, 1024)
+            assert volume.info.access == "region"
+            assert not volume.read((1900, 900, 900), (1964, 964, 964)).any()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * 2**20
+
+
+class TestSliceCache:
+    def make(self, max_slices):
+        decoded = []
+
+        def decode(z):
+            decoded.append(z)
+            return np.full((4, 4), z, np.uint8)
+
+        return SliceCache(decode, max_bytes=16 * max_slices), decoded
+
+    def test_overlapping_boxes_decode_a_slice_once(self):
+        cache, decoded = self.make(max_slices=10)
+        cache.read(slice(0, 6), slice(0, 2), slice(0, 2))
+        box = cache.read(slice(3, 9), slice(1, 3), slice(2, 4))
+        assert decoded == list(range(9))
+        np.testing.assert_array_equal(box[:, 0, 0], range(3, 9))
+        assert box.shape == (6, 2, 2)
+
+    def test_a_box_larger_than_the_cache_keeps_what_fits(self):
+        cache, decoded = self.make(max_slices=4)
+        cache.read(slice(0, 6), slice(0, 4), slice(0, 4))
+        cache.read(slice(0, 6), slice(0, 4), slice(0, 4))
+        assert decoded == [0, 1, 2, 3, 4, 5, 4, 5]
+
+    def test_the_slices_used_longest_ago_go_first(self):
+        cache, decoded = self.make(max_slices=3)
+        for z in (0, 1, 2, 0, 3, 0, 1):
+            cache.read(slice(z, z + 1), slice(0, 1), slice(0, 1))
+        assert decoded == [0, 1, 2, 3, 1]
+
+    def test_clear_lets_all_go(self):
+        cache, decoded = self.make(max_slices=3)
+        for _ in range(2):
+            cache.read(slice(0, 1), slice(0, 1), slice(0, 1))
+            cache.clear()
+        assert decoded == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("unit", "angstrom"),
+    [
+        ("angstrom", 1), ("Å", 1), ("\u212b", 1), ("nm", 10), ("nanometer", 10), ("nanometre", 10), ("micrometer", 1e4),
+        ("µm", 1e4), ("\u03bcm", 1e4), ("\\u00B5m", 1e4), ("um", 1e4), ("micron", 1e4), ("microns", 1e4), ("mm", 1e7),
+        ("millimeters", 1e7), ("cm", 1e8), ("m", 1e10), ("inch", 2.54e8), ("pixel", None), ("", None), ("s", None),
+    ],
+)  # fmt: skip
+def test_units(unit, angstrom):
+    assert angstrom_per_unit(unit) == angstrom
