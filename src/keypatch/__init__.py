@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keypatch.errors import (
+    BuildIncompleteError,
     CorruptionError,
     FormatError,
     KeypatchError,
@@ -21,6 +22,7 @@ from keypatch.errors import (
     ReadError,
     StoreError,
     UsageError,
+    WorkerError,
     WriteError,
 )
 from keypatch.formats.store import Patch, Store
@@ -31,11 +33,12 @@ if TYPE_CHECKING:
 
     from keypatch.audit.stats import StoreStats
     from keypatch.audit.validate import ValidationReport
-    from keypatch.converters.build import Progress
+    from keypatch.converters.build import BuildOptions, Progress
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BuildIncompleteError",
     "CorruptionError",
     "FormatError",
     "KeypatchError",
@@ -45,6 +48,7 @@ __all__ = [
     "Store",
     "StoreError",
     "UsageError",
+    "WorkerError",
     "WriteError",
     "convert",
     "open",
@@ -67,7 +71,7 @@ def convert(
     annotations: str | PathLike[str] | Sequence[str | PathLike[str]],
     out: str | PathLike[str],
     *,
-    overwrite: bool = False,
+    options: BuildOptions | None = None,
     progress: Progress | None = None,
     **settings: object,
 ) -> Store:
@@ -77,7 +81,7 @@ def convert(
         volumes: Paths, globs or patterns with ``{volume}``.
         annotations: Paths, globs or patterns with ``{volume}`` and ``{class}``.
         out: Where the store shall lie.
-        overwrite: Whether a store that is there is replaced, at the very end.
+        options: Workers or an executor, what to overwrite; `keypatch.converters.build.BuildOptions`.
         progress: Told what is going on.
         settings: The other fields of `keypatch.converters.recipe.Recipe`; an unknown one is an error.
 
@@ -88,16 +92,20 @@ def convert(
         UsageError: If the settings do not fit each other or the sources, or ``out`` exists.
         ReadError: If a source cannot be read.
         WriteError: If the disk does not take the store.
+        WorkerError: If a worker died.
+        BuildIncompleteError: With ``on_error="skip"``, if units are missing.
     """
-    from keypatch.converters.build import check_target  # noqa: PLC0415 - reading a store needs none of this
+    # Reading a store needs none of these.
+    from keypatch.converters.build import BuildOptions  # noqa: PLC0415
     from keypatch.converters.build import convert as build  # noqa: PLC0415
     from keypatch.converters.plan import build_plan  # noqa: PLC0415
     from keypatch.converters.recipe import Recipe  # noqa: PLC0415
+    from keypatch.converters.target import check_target  # noqa: PLC0415
 
     given = {"volumes": _listed(volumes), "annotations": _listed(annotations), **settings}
-    recipe = Recipe.from_mapping(given)
-    check_target(Path(out), overwrite=overwrite)
-    return build(build_plan(recipe), Path(out), overwrite=overwrite, progress=progress)
+    recipe, options = Recipe.from_mapping(given), options or BuildOptions()
+    check_target(Path(out), overwrite=options.overwrite)
+    return build(build_plan(recipe), Path(out), options, progress)
 
 
 def validate(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from os import PathLike
 
 EXIT_OK = 0
@@ -17,6 +18,8 @@ EXIT_FINDINGS = 1
 EXIT_USAGE = 2
 EXIT_UNREADABLE = 3
 EXIT_INTERNAL = 4
+EXIT_INTERRUPTED = 130
+"""128 + SIGINT, as shells say it."""
 
 
 class KeypatchError(Exception):
@@ -80,3 +83,31 @@ class MissingExtraError(KeypatchError, ImportError):
     def needs(cls, what: str, extra: str) -> Self:
         """Name the extra that installs the library which ``what`` needs."""
         return cls(f"{what}: needs a library that is not installed; run: pip install 'keypatch[{extra}]'")
+
+
+class WorkerError(KeypatchError, RuntimeError):
+    """A worker process that died, for instance killed for the memory it used."""
+
+    exit_code = EXIT_UNREADABLE
+
+
+class BuildIncompleteError(KeypatchError):
+    """Units of a store that could not be built, where the others were finished first.
+
+    Attributes:
+        failures: Unit to the reason.
+    """
+
+    exit_code = EXIT_FINDINGS
+    failures: dict[int, str]
+
+    @classmethod
+    def of(cls, n_units: int, failures: Mapping[int, Exception]) -> Self:
+        """Name the units and their reasons."""
+        listed = "; ".join(f"unit {unit}: {error}" for unit, error in sorted(failures.items()))
+        error = cls(
+            f"{len(failures)} of {n_units} units could not be built: {listed}; "
+            "the others are kept: the same command tries only these again"
+        )
+        error.failures = {unit: str(reason) for unit, reason in failures.items()}
+        return error

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keypatch.cli import printing
-from keypatch.errors import EXIT_FINDINGS, UsageError
+from keypatch.errors import EXIT_FINDINGS, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tqdm import tqdm
 
+    from keypatch.converters.build import BuildOptions, OnError
     from keypatch.converters.plan import Plan
 
 
@@ -59,8 +60,8 @@ SECTIONS = {
         "seed",
     ),
     "Target": ("ds_factor", "sigma_angstrom", "sigma_ds", "gaussian", "gaussian_dtype"),
-    "Storage": ("out", "dtype", "clip_percentiles", "codec", "chunk_shape", "shard_size", "overwrite"),
-    "This run": ("dry_run", "strict", "as_json", "help"),
+    "Storage": ("out", "dtype", "clip_percentiles", "codec", "chunk_shape", "shard_size"),
+    "This run": ("dry_run", "workers", "on_error", "restart", "overwrite", "strict", "as_json", "help"),
 }
 
 
@@ -68,7 +69,10 @@ class _Sectioned(click.Command):
     """Shows its options under headings; one that has none comes under the last."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        records = {param.name: record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))}
+        # click 8.5 has another name for the parameter of --help, and a help record for arguments.
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        named = {"help" if "--help" in option.opts else option.name: option for option in options}
+        records = {name: record for name, option in named.items() if (record := option.get_help_record(ctx))}
         for title, names in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl([records.pop(name) for name in names if name in records])
@@ -117,6 +121,14 @@ class _Sectioned(click.Command):
 @_option("--tomograms", metavar="FILE", help="A RELION tomograms.star.")
 @click.option("--map", "map_", multiple=True, metavar="NAME=VOLUME", help="What an annotation's volume name means.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made and what is left out; write nothing.")
+@click.option("--restart", is_flag=True, help="Drop what an earlier, unfinished build of this store has kept.")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [the cores; 1 for a small store]")
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    help="After a unit that fails: stop, or finish the others first.  [stop]",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a store that is there, once the new one is whole.")
 @click.option("--strict", is_flag=True, help="Exit 1, before building, if anything is left out or warned of.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -127,6 +139,9 @@ def command(
     *,
     dry_run: bool,
     overwrite: bool,
+    restart: bool,
+    workers: int | None,
+    on_error: OnError,
     strict: bool,
     as_json: bool,
     **flags: object,
@@ -144,9 +159,10 @@ def command(
 
     Look before building: --dry-run, and keypatch inspect on a volume or an annotation file.
     """  # noqa: D301
-    from keypatch.converters.build import check_target, convert
+    from keypatch.converters.build import BuildOptions
     from keypatch.converters.plan import build_plan
     from keypatch.converters.recipe import Recipe
+    from keypatch.converters.target import check_target
 
     settings = _settings(volumes, {**flags, "map": map_})
     target = out or (Path(str(settings["out"])) if "out" in settings else None)
@@ -160,8 +176,8 @@ def command(
     stopped = strict and bool(plan.left_out or plan.warnings)
     digest = None
     if target is not None and not dry_run and not stopped:
-        with _Bar() as bar:
-            digest = convert(plan, target, overwrite=overwrite, progress=bar).digest
+        options = BuildOptions(overwrite=overwrite, restart=restart, workers=workers, on_error=on_error)
+        digest = _build(plan, target, options)
     if as_json:
         printing.as_json(_as_json(plan, target, digest))
     else:
@@ -169,6 +185,18 @@ def command(
     if stopped:
         printing.note("keypatch: nothing was built: --strict, and there are things left out or warnings")
         raise click.exceptions.Exit(EXIT_FINDINGS)
+
+
+def _build(plan: Plan, target: Path, options: BuildOptions) -> str:
+    from keypatch.converters.build import convert, kept_units
+
+    try:
+        with _Bar() as bar:
+            return convert(plan, target, options, bar).digest
+    except KeyboardInterrupt:
+        kept = f"{kept_units(target)} of {plan.layout.n_units} units are finished and kept"
+        printing.note(f"keypatch: interrupted; {kept}: the same command goes on")
+        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
 
 
 def _settings(volumes: tuple[str, ...], flags: dict[str, object]) -> dict[str, object]:
@@ -187,12 +215,14 @@ class _Bar:
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int, done: int = 0) -> None:
         from tqdm import tqdm
 
         self.close()
         unit = "volume" if what == "measure" else "patch"
-        self._bar = tqdm(total=total, desc=what, unit=f" {unit}", disable=not printing.on_terminal(), leave=False)
+        self._bar = tqdm(
+            total=total, initial=done, desc=what, unit=f" {unit}", disable=not printing.on_terminal(), leave=False
+        )
 
     def step(self, n: int = 1) -> None:
         if self._bar is not None:

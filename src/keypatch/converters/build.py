@@ -1,44 +1,53 @@
 """Building a store: plan → scalings → units → metadata → its name.
 
-All is written in a hidden folder beside the target, which gets the target's name by one rename when it is whole.
+All is written in a hidden folder beside the target (`keypatch.converters.journal`), which a build that ends early
+leaves behind for the same command to go on with. The target gets its name by one rename when the store is whole.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import shutil
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from keypatch import __version__, gaussian
-from keypatch.converters.crop import cut
-from keypatch.converters.plan import Plan
-from keypatch.converters.scaling import DEFAULT_PERCENTILES, Scaling, measure, needs_range
-from keypatch.errors import ReadError, StoreError, UsageError, WriteError
-from keypatch.formats.store import Store, StoreLayout, UnitRecord, write_metadata, write_unit
-from keypatch.formats.store.disk import sync_folder, writing
-from keypatch.formats.store.schema import AXES, COMBINE, COORDINATE_RULE, KINDS, SCHEMA_VERSION
-from keypatch.formats.volumes import Volume, VolumeOptions, open_volume
+from keypatch.converters.describe import store_attributes, volume_records
+from keypatch.converters.fingerprints import check_unchanged, fingerprints
+from keypatch.converters.journal import Journal, build_folder
+from keypatch.converters.scaling import Scaling, needs_range
+from keypatch.converters.target import check_target, drop_all_but_shards, publish
+from keypatch.converters.tasks import groups, source_of
+from keypatch.converters.units import close_volume, measure_volume, write_group
+from keypatch.converters.workers import SerialExecutor, WorkerPool, pool
+from keypatch.errors import BuildIncompleteError, KeypatchError, WorkerError, WriteError
+from keypatch.formats.store import Store, write_metadata
+from keypatch.formats.store.digest import canonical_json
+from keypatch.formats.store.disk import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
-    from numpy.typing import NDArray
+    from keypatch.converters.plan import Plan
 
-    from keypatch.converters.catalog import CatalogVolume
-    from keypatch.converters.crop import Padding
+T = TypeVar("T")
 
-_SLAB_BYTES = 64 * 2**20
+OnError: TypeAlias = Literal["stop", "skip"]
+
+SERIAL_BYTES: Final = 64 * 2**20
+"""Raw bytes up to which one process is quicker than two, whose start takes longer than the work."""
 
 
 class Progress(Protocol):
     """Told what is going on; the command line draws a bar from it."""
 
-    def start(self, what: str, total: int) -> None:
-        """A stage begins that has ``total`` steps."""
+    def start(self, what: str, total: int, done: int = 0) -> None:
+        """A stage begins that has ``total`` steps, of which an earlier build did ``done``."""
         ...
 
     def step(self, n: int = 1) -> None:
@@ -49,7 +58,7 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that says nothing."""
 
-    def start(self, what: str, total: int) -> None:
+    def start(self, what: str, total: int, done: int = 0) -> None:
         """See `Progress`."""
 
     def step(self, n: int = 1) -> None:
@@ -57,290 +66,246 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class Source:
-    """How a worker gets at one volume.
+class BuildOptions:
+    """How a store is built; nothing here changes one byte of it.
 
     Attributes:
-        path: Of the volume.
-        options: For its reader.
-        shape: As planned; a volume that has another by now is refused.
-        scaling: From its voxels to stored ones.
+        overwrite: Replace a store that is there, at the very end.
+        restart: Drop what an earlier build finished.
+        workers: Processes; None for the cores, or one where the store is small.
+        executor: Runs the units instead of our own processes: any `concurrent.futures.Executor` whose workers see
+            the same files.
+        on_error: After a unit that cannot be built: stop, or finish the others first.
     """
 
-    path: Path
-    options: VolumeOptions
-    shape: tuple[int, int, int]
-    scaling: Scaling
+    overwrite: bool = False
+    restart: bool = False
+    workers: int | None = None
+    executor: Executor | None = None
+    on_error: OnError = "stop"
 
 
-@dataclass(frozen=True)
-class UnitTask:
-    """All that a worker needs to write one unit; it pickles.
-
-    Attributes:
-        folder: Root of the store.
-        layout: Of the store.
-        unit: Which.
-        padding: What fills patches outside their volume.
-        sources: The volumes of its patches, by ``volume_index``.
-        volume_index: (n,) of its patches.
-        origin: (n, 3).
-        ds_sigma: (n, 3).
-        offsets: (n + 1,) rows of the next two.
-        local_ds_coords: (k, 3).
-        class_index: (k,).
-    """
-
-    folder: Path
-    layout: StoreLayout
-    unit: int
-    padding: Padding
-    sources: dict[int, Source]
-    volume_index: NDArray[np.int32]
-    origin: NDArray[np.int64]
-    ds_sigma: NDArray[np.float64]
-    offsets: NDArray[np.int64]
-    local_ds_coords: NDArray[np.float64]
-    class_index: NDArray[np.int32]
-
-
-def check_target(out: Path, *, overwrite: bool) -> None:
-    """See that a store may be built at ``out``, before any work is done.
-
-    Raises:
-        UsageError: If something is there that must not be replaced.
-        WriteError: If its folder does not exist.
-    """
-    if not out.resolve().parent.is_dir():
-        raise WriteError.at(out, expected="a folder to write into", found=f"no folder {out.resolve().parent}")
-    if not out.exists():
-        return
-    if not overwrite:
-        raise UsageError.at(
-            out, expected="nothing there yet", found="a file or folder", hint="give --overwrite or another -o"
-        )
-    try:
-        Store(out)
-    except StoreError as error:
-        raise UsageError.at(
-            out,
-            expected="a keypatch store to overwrite",
-            found="something else",
-            hint="remove it yourself if it may go",
-        ) from error
-
-
-def convert(plan: Plan, out: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Store:
-    """Build the store of a plan.
+def convert(plan: Plan, out: Path, options: BuildOptions | None = None, progress: Progress | None = None) -> Store:
+    """Build the store of a plan, or go on with a build of it that ended early.
 
     Args:
         plan: See `keypatch.converters.plan.build_plan`.
         out: Where the store shall lie.
-        overwrite: Whether a store that is there is replaced, at the very end.
+        options: How.
         progress: Told what is going on.
 
     Returns:
         The finished store, opened.
 
     Raises:
-        UsageError: If ``out`` exists and may not be replaced.
-        ReadError: If a volume cannot be read. Nothing lies at ``out`` then.
-        WriteError: If the disk does not take it. Nothing lies at ``out`` then.
+        UsageError: If ``out`` exists and may not be replaced, another build holds it, or what an earlier build left
+            belongs to another plan.
+        ReadError: If a volume cannot be read, or changed during the build.
+        WriteError: If the disk does not take it.
+        WorkerError: If a worker died.
+        BuildIncompleteError: With ``on_error="skip"``, if units are missing. After each of these errors nothing lies
+            at ``out`` that was not there before, and what was finished is kept for the same call.
     """
-    check_target(out, overwrite=overwrite)
-    progress = progress or Silent()
-    folder = out.resolve().parent / f".{out.name}.building"
-    with _build_folder(folder):
-        scalings = _measure_all(plan, progress)
-        records = _write_units(plan, folder, scalings, progress)
-        write_metadata(folder, plan.layout, records, plan.columns, _volume_records(plan, scalings), _attributes(plan))
-        _swap(folder, out)
+    options = options or BuildOptions()
+    check_target(out, overwrite=options.overwrite)
+    journal = Journal(build_folder(out))
+    sources = fingerprints(plan)
+    with journal.held(out):
+        try:
+            journal.begin(out, _identity(plan, sources), restart=options.restart)
+            _check_space(plan, journal, out)
+            _Build(plan, journal, options, progress or Silent()).run()
+            check_unchanged(sources)
+            _finish(plan, journal, out)
+        except BaseException:
+            if not journal.has_results():
+                journal.remove()
+            raise
+        finally:
+            close_volume()
+        journal.remove()
     return Store(out)
 
 
-def run_unit(task: UnitTask) -> UnitRecord:
-    """Write one unit: read boxes, cast, compress, hash, fsync, rename. The function that workers run."""
-    return write_unit(task.folder, task.layout, task.unit, _unit_patches(task))
+def kept_units(out: Path) -> int:
+    """Units that an unfinished build of ``out`` has kept."""
+    return Journal(build_folder(out)).count_units()
 
 
-def _unit_patches(task: UnitTask) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None]]:
-    volume, opened = None, -1
-    with contextlib.ExitStack() as stack:
-        for i, index in enumerate(task.volume_index.tolist()):
-            source = task.sources[index]
-            if volume is None or index != opened:
-                stack.close()
-                volume, opened = stack.enter_context(_open(source)), index
-            image = cut(
-                volume, task.origin[i].tolist(), task.layout.patch_shape, scaling=source.scaling, padding=task.padding
-            )
-            yield image, _target(task, i)
+class _Build:
+    """Measures and writes all that the journal does not have yet."""
 
+    def __init__(self, plan: Plan, journal: Journal, options: BuildOptions, progress: Progress) -> None:
+        self.plan = plan
+        self.journal = journal
+        self.options = options
+        self.progress = progress
+        self.failures: dict[int, KeypatchError] = {}
 
-def _target(task: UnitTask, i: int) -> NDArray[Any] | None:
-    if task.layout.gaussian_dtype is None:
-        return None
-    rows = slice(*task.offsets[i : i + 2].tolist())
-    return gaussian.render(
-        task.local_ds_coords[rows],
-        task.class_index[rows],
-        n_classes=task.layout.n_classes,
-        grid=task.layout.grid,
-        sigma=task.ds_sigma[i],
-        dtype=task.layout.gaussian_dtype,
-    )
+    def run(self) -> None:
+        """Work until each unit is written or has failed.
 
+        A unit that ends its worker, or its group, is set aside; what was to come after it is tried in the next round.
+        """
+        n_units = self.plan.layout.n_units
+        while len(self.journal.units(self.plan.layout)) + len(self.failures) < n_units:
+            with _executor(self.plan, self.options) as (executor, workers):
+                try:
+                    self._write(executor, workers, self._measure(executor, workers))
+                except BrokenExecutor as error:
+                    unit, death = _who_died(self.plan, self.journal, workers, error)
+                    if self.options.on_error == "stop" or unit is None:
+                        raise death from error
+                    self.failures[unit] = death
+        if self.failures:
+            raise BuildIncompleteError.of(n_units, self.failures)
 
-def _open(source: Source) -> Volume:
-    volume = open_volume(source.path, source.options)
-    if volume.info.shape != source.shape:
-        volume.close()
-        raise ReadError.at(
-            source.path,
-            expected=f"a volume of {source.shape}, as planned",
-            found=str(volume.info.shape),
-            hint="the file changed during the build: start again",
+    def _measure(self, executor: Executor, workers: WorkerPool | None) -> list[Scaling]:
+        """The scaling of every volume; one that cannot be measured fails the units of its patches."""
+        stored, percentiles = self.plan.layout.image_dtype, self.plan.recipe.clip_percentiles
+        volumes, known = self.plan.catalog.volumes, self.journal.scalings()
+        needed = [i for i, volume in enumerate(volumes) if needs_range(volume.info.dtype, stored, percentiles)]
+        if needed:
+            self.progress.start("measure", len(needed), len([i for i in needed if i in known]))
+        calls = (
+            (measure_volume, (self.journal.folder, i, source_of(self.plan, i), stored.name, percentiles))
+            for i in needed
+            if i not in known
         )
-    return volume
+        for index, error in _results(executor, workers, calls, self._ahead(executor)):
+            self.progress.step()
+            if error is not None:
+                self._fail(self._units_of(index), error)
+        known = self.journal.scalings()
+        return [known.get(i, Scaling(stored.name)) for i in range(len(volumes))]
+
+    def _write(self, executor: Executor, workers: WorkerPool | None, scalings: list[Scaling]) -> None:
+        layout = self.plan.layout
+        done = self.journal.units(layout)
+        self.progress.start("write", layout.n_patches, sum(len(layout.unit_patches(unit)) for unit in done))
+        missing = groups(self.plan, self.journal.folder, scalings, skip={*done, *self.failures})
+        calls = ((write_group, (group,)) for group in missing)
+        for result in _results(executor, workers, calls, self._ahead(executor)):
+            self.progress.step(sum(len(layout.unit_patches(unit)) for unit in result.finished))
+            if result.failed is not None and result.error is not None:
+                self._fail([result.failed], result.error)
+
+    def _fail(self, units: Iterable[int], error: KeypatchError) -> None:
+        if self.options.on_error == "stop":
+            raise error
+        self.failures |= dict.fromkeys(units, error)
+
+    def _units_of(self, volume: int) -> list[int]:
+        rows = np.flatnonzero(self.plan.columns["patches/volume_index"] == volume)
+        return sorted(set((rows // self.plan.layout.patches_per_shard).tolist()))
+
+    def _ahead(self, executor: Executor) -> int:
+        """Calls in flight: enough that no worker waits, few enough that an error ends the build soon."""
+        return 1 if isinstance(executor, SerialExecutor) else 2 * (self.options.workers or _cores())
+
+
+def _results(
+    executor: Executor,
+    workers: WorkerPool | None,
+    calls: Iterator[tuple[Callable[..., T], tuple[Any, ...]]],
+    ahead: int,
+) -> Iterator[T]:
+    """Results of calls in the order in which they end, with at most ``ahead`` of them in flight."""
+    in_flight: set[Future[T]] = set()
+    try:
+        while True:
+            while len(in_flight) < ahead and (call := next(calls, None)) is not None:
+                in_flight.add(executor.submit(call[0], *call[1]))
+                if workers is not None:
+                    workers.remember()
+            if not in_flight:
+                return
+            ready, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
+            for future in ready:
+                yield future.result()
+    finally:
+        for future in in_flight:
+            future.cancel()
 
 
 @contextlib.contextmanager
-def _build_folder(folder: Path) -> Iterator[None]:
-    """A fresh folder to build in; whatever ends the build early takes it away again."""
-    with writing(folder):
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir()
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _executor(plan: Plan, options: BuildOptions) -> Iterator[tuple[Executor, WorkerPool | None]]:
+    if options.executor is not None:
+        yield options.executor, None
+        return
+    n_bytes = plan.layout.n_patches * plan.layout.image_bytes
+    n_workers = options.workers or (1 if n_bytes <= SERIAL_BYTES else _cores())
+    if n_workers == 1:
+        yield SerialExecutor(), None
+        return
+    with pool(n_workers) as workers:
+        yield workers.executor, workers
 
 
-def _swap(folder: Path, out: Path) -> None:
-    """Give the finished folder the target's name; a store that was there stays whole until then."""
-    old = folder.with_name(folder.name.replace(".building", ".old"))
-    with writing(out):
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            out.rename(old)
-        folder.rename(out)
-        sync_folder(out.resolve().parent)
-        shutil.rmtree(old, ignore_errors=True)
+def _cores() -> int:
+    """Cores that this process may use, which a scheduler may have made fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _measure_all(plan: Plan, progress: Progress) -> list[Scaling]:
-    stored, percentiles = plan.layout.image_dtype, plan.recipe.clip_percentiles
-    progress.start("measure", len(plan.catalog.volumes))
-    scalings = []
-    for volume in plan.catalog.volumes:
-        scalings.append(_measure(volume, plan.recipe.volume_options, stored, percentiles))
-        progress.step()
-    return scalings
+def _who_died(
+    plan: Plan, journal: Journal, workers: WorkerPool | None, error: BrokenExecutor
+) -> tuple[int | None, WorkerError]:
+    """The unit that a dead worker was marked to work on, and what to say of it."""
+    active = journal.active()
+    for process, code in (workers.casualties() if workers is not None else {}).items():
+        if process not in active:
+            continue
+        unit = active[process]
+        owner = int(plan.columns["patches/volume_index"][plan.layout.unit_patches(unit).start])
+        volume = plan.catalog.volumes[owner]
+        memory = " (the system may have killed it for its memory)" if code == -9 else ""
+        return unit, WorkerError.at(
+            volume.path,
+            expected=f"a worker to finish unit {unit} of volume {volume.id}",
+            found=f"that it died by {f'signal {-code}' if code < 0 else f'exit code {code}'}{memory}",
+            hint="what was finished is kept: the same command goes on, with fewer --workers if memory is short",
+        )
+    return None, WorkerError.at(
+        "worker", expected="processes that finish their units", found=str(error), hint="the same command goes on"
+    )
 
 
-def _measure(
-    volume: CatalogVolume, options: VolumeOptions, stored: np.dtype[Any], percentiles: tuple[float, float] | None
-) -> Scaling:
-    if not needs_range(volume.info.dtype, stored, percentiles):
-        return Scaling(stored.name)
-    with open_volume(volume.path, options) as opened:
-
-        def slabs() -> Iterator[NDArray[Any]]:
-            depth, height, width = opened.info.shape
-            thickness = max(1, _SLAB_BYTES // (height * width * opened.info.dtype.itemsize))
-            for z in range(0, depth, thickness):
-                yield opened.read((z, 0, 0), (min(z + thickness, depth), height, width))
-
-        return measure(str(volume.path), slabs, stored, percentiles or DEFAULT_PERCENTILES)
+def _identity(plan: Plan, sources: dict[str, list[int]]) -> dict[str, Any]:
+    """What the records of a build depend on."""
+    digest = hashlib.sha256(canonical_json(store_attributes(plan)).encode())
+    for name, values in sorted(plan.columns.items()):
+        digest.update(f"\n{name} {values.dtype} {values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return {"recipe": plan.recipe.to_json(), "sources": sources, "plan": digest.hexdigest()}
 
 
-def _write_units(plan: Plan, folder: Path, scalings: list[Scaling], progress: Progress) -> list[UnitRecord]:
-    progress.start("write", plan.layout.n_patches)
-    records = []
-    for task in unit_tasks(plan, folder, scalings):
-        records.append(run_unit(task))
-        progress.step(len(task.origin))
-    return records
+def _check_space(plan: Plan, journal: Journal, out: Path) -> None:
+    """See that the units still to be written fit, though it is not known how well they compress.
 
-
-def unit_tasks(plan: Plan, folder: Path, scalings: list[Scaling]) -> Iterator[UnitTask]:
-    """Cut a plan into the tasks of its units, in order."""
-    columns, volumes = plan.columns, plan.catalog.volumes
-    for unit in range(plan.layout.n_units):
-        patches = plan.layout.unit_patches(unit)
-        rows = slice(patches.start, patches.stop)
-        offsets = columns["patches/keypoint_offsets"][patches.start : patches.stop + 1]
-        keypoints = slice(int(offsets[0]), int(offsets[-1]))
-        owner = columns["patches/volume_index"][rows]
-        sources = {
-            index: Source(volumes[index].path, plan.recipe.volume_options, volumes[index].info.shape, scalings[index])
-            for index in np.unique(owner).tolist()
-        }
-        yield UnitTask(
-            folder=folder,
-            layout=plan.layout,
-            unit=unit,
-            padding=plan.recipe.padding,
-            sources=sources,
-            volume_index=owner,
-            origin=columns["patches/origin"][rows],
-            ds_sigma=columns["patches/ds_sigma"][rows],
-            offsets=offsets - offsets[0],
-            local_ds_coords=columns["keypoints/local_ds_coords"][keypoints],
-            class_index=columns["keypoints/class_index"][keypoints],
+    Without a codec the need is exact. With one, half of it has to be free: noise compresses by a tenth, padding and
+    8-bit data by more, and a disk that fills up all the same ends in an error that loses nothing.
+    """
+    layout, done = plan.layout, journal.units(plan.layout)
+    n_patches = layout.n_patches - sum(len(layout.unit_patches(unit)) for unit in done)
+    raw = n_patches * (layout.image_bytes + layout.gaussian_bytes)
+    need = raw if layout.image_codec.name == "none" else raw // 2
+    free = shutil.disk_usage(journal.folder).free
+    if free < need:
+        raise WriteError.at(
+            out,
+            expected=f"{need / 1e9:.2f} GB of free space",
+            found=f"{free / 1e9:.2f} GB",
+            hint="free some, or choose another place, a narrower --dtype or fewer patches",
         )
 
 
-def _volume_records(plan: Plan, scalings: list[Scaling]) -> list[dict[str, Any]]:
-    options = plan.recipe.volume_options
-    asked = {"array": options.array, "level_spacing": options.level_spacing, "unsigned": options.unsigned}
-    return [
-        {
-            "id": volume.id,
-            "path": volume.relative_path,
-            "format": volume.info.format,
-            "options": asked,
-            "shape": list(volume.info.shape),
-            "dtype": volume.info.dtype.name,
-            "voxel_spacing": list(volume.voxel_spacing),
-            "voxel_spacing_from": volume.voxel_spacing_from,
-            "fold": int(fold),
-            "conventions": dict(volume.info.conventions),
-            "scaling": scaling.to_json(),
-        }
-        for volume, fold, scaling in zip(plan.catalog.volumes, plan.folds, scalings, strict=True)
-    ]
-
-
-def _attributes(plan: Plan) -> dict[str, Any]:
-    layout, columns = plan.layout, plan.columns
-    stored = layout.gaussian_dtype
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "writer": f"keypatch {__version__}",
-        "axes": list(AXES),
-        "patch_shape": list(layout.patch_shape),
-        "ds_factor": list(layout.ds_factor),
-        "grid_shape": list(layout.grid),
-        "classes": list(plan.catalog.classes),
-        "kinds": list(KINDS),
-        "folds": plan.recipe.folds,
-        "coordinate_rule": dict(COORDINATE_RULE),
-        "gaussian": {
-            "stored": stored is not None,
-            "dtype": None if stored is None else stored.name,
-            "combine": COMBINE,
-            "reach": gaussian.REACH,
-        },
-        "counts": {
-            "patches": layout.n_patches,
-            "keypoints": len(columns["keypoints/class_index"]),
-            "annotations": len(columns["annotations/class_index"]),
-            "volumes": len(plan.catalog.volumes),
-            "units": layout.n_units,
-        },
-        "sources": list(plan.catalog.sources),
-        "recipe": plan.recipe.to_json(),
-        "report": {"left_out": [omission.to_json() for omission in plan.left_out], "warnings": list(plan.warnings)},
-    }
+def _finish(plan: Plan, journal: Journal, out: Path) -> None:
+    """Write the metadata of the complete units and give the store its name."""
+    with writing(out):
+        drop_all_but_shards(journal.store)
+    units, scalings = journal.units(plan.layout), journal.scalings()
+    known = [scalings.get(i, Scaling(plan.layout.image_dtype.name)) for i in range(len(plan.catalog.volumes))]
+    records = [units[unit] for unit in range(plan.layout.n_units)]
+    volumes, attributes = volume_records(plan, known), store_attributes(plan)
+    journal.record_digest(write_metadata(journal.store, plan.layout, records, plan.columns, volumes, attributes))
+    publish(journal.store, out)

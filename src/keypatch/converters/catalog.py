@@ -102,6 +102,7 @@ class Catalog:
         volumes: With their annotations, in the order of the sources and their rows.
         classes: Names that ``class_index`` counts into.
         sources: One JSON object an annotation file, as in the store.
+        source_paths: Where these files are now.
         left_out: What was given and is not used.
         warnings: One line each.
     """
@@ -109,6 +110,7 @@ class Catalog:
     volumes: tuple[CatalogVolume, ...]
     classes: tuple[str, ...]
     sources: tuple[dict[str, Any], ...]
+    source_paths: tuple[Path, ...]
     left_out: tuple[Omission, ...]
     warnings: tuple[str, ...]
 
@@ -140,7 +142,8 @@ def build_catalog(recipe: Recipe) -> Catalog:
     _check_any(recipe, volumes, notes)
     roots = _common_folder([match.path for match, _ in tables])
     sources = tuple(_source(match, table, roots) for match, table in tables)
-    return Catalog(volumes, classes, sources, tuple(notes.left_out), tuple(notes.warnings))
+    paths = tuple(match.path for match, _ in tables)
+    return Catalog(volumes, classes, sources, paths, tuple(notes.left_out), tuple(notes.warnings))
 
 
 @dataclass(frozen=True)
