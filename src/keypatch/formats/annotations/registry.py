@@ -1,0 +1,140 @@
+"""The formats of annotations, and the one way into them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from keypatch.errors import FormatError, UsageError
+from keypatch.formats.annotations import (
+    byu,
+    byu_relabelled,
+    copick,
+    copick_csv,
+    points_json,
+    portal,
+    relion,
+    table,
+)
+from keypatch.formats.annotations.base import AnnotationOptions, AnnotationTable
+from keypatch.formats.annotations.source import head_text, read_head, shortened
+from keypatch.formats.annotations.unread import unread_format
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+class AnnotationFormat(Protocol):
+    """What the module of a format has."""
+
+    @property
+    def NAME(self) -> str:  # noqa: N802 - a constant of a module
+        """Name in messages, flags and stores."""
+        ...
+
+    @property
+    def SUFFIXES(self) -> tuple[str, ...]:  # noqa: N802
+        """Lower-case suffixes, asked where no format knows the content."""
+        ...
+
+    @property
+    def DESCRIPTION(self) -> str:  # noqa: N802
+        """One line for a person."""
+        ...
+
+    @property
+    def USES(self) -> frozenset[str]:  # noqa: N802
+        """Which of the options columns, delimiter, header and tomograms it heeds."""
+        ...
+
+    def matches(self, path: Path, head: bytes, /) -> bool:
+        """Whether the content is this format's; ``head`` is the file's first 64 KiB."""
+        ...
+
+    def read(self, path: Path, options: AnnotationOptions, /) -> AnnotationTable:
+        """Read the whole file."""
+        ...
+
+
+FORMATS: tuple[AnnotationFormat, ...] = (portal, copick, points_json, relion, byu, byu_relabelled, copick_csv, table)
+"""In the order in which they are asked; the table, which takes any header with z, y and x, comes last."""
+
+_COORDINATES = frozenset("zyx")
+
+
+def detect_format(path: str | PathLike[str], options: AnnotationOptions | None = None) -> AnnotationFormat:
+    """Tell a file's format: as ``options.format`` says, else by its content, else by its suffix.
+
+    A delimited text for which ``options.columns`` names coordinates is a table, whatever its header looks like.
+
+    Raises:
+        UsageError: If ``options.format`` is no known name.
+        ReadError: If the file is missing or unreadable.
+        FormatError: If it is empty, or of no format that is read.
+    """
+    file = Path(path)
+    options = options or AnnotationOptions()
+    forced = None if options.format is None else _by_name(options.format)
+    head = read_head(file)
+    if forced is not None:
+        return forced
+    known = unread_format(head)
+    if known is not None and not options.columns.keys() >= _COORDINATES:
+        raise FormatError.at(file, expected=_candidates(), found=f"{known}, which is not read yet")
+    names_coordinates = bool(options.columns.keys() & _COORDINATES)
+    text = head_text(head)
+    for candidate in FORMATS:
+        if candidate.matches(file, head):
+            return table if names_coordinates and "delimiter" in candidate.USES else candidate
+    if text is not None and names_coordinates:
+        return table
+    for candidate in FORMATS:
+        if text is not None and file.suffix.lower() in candidate.SUFFIXES:
+            return candidate
+    found = "binary data, or text that is not UTF-8" if text is None else shortened(text.lstrip().partition("\n")[0])
+    raise FormatError.at(
+        file,
+        expected=_candidates(),
+        found=found,
+        hint="name the format with --format, or the columns of a table with --columns z=NAME,y=NAME,x=NAME",
+    )
+
+
+def read_annotations(path: str | PathLike[str], options: AnnotationOptions | None = None) -> AnnotationTable:
+    """Read an annotation file of any format into the one in-memory model.
+
+    Raises:
+        UsageError: If an option cannot be carried out on this file.
+        ReadError: If the file is missing or unreadable.
+        FormatError: If its content is not what its format demands, or of no known format.
+        MissingExtraError: If a library that it needs is not installed.
+    """
+    options = options or AnnotationOptions()
+    reader = detect_format(path, options)
+    result = reader.read(Path(path), options)
+    unused = [name for name in _given(options) if name not in reader.USES]
+    if not unused:
+        return result
+    return replace(result, warnings=(*result.warnings, f"not used for the format {reader.NAME}: {', '.join(unused)}"))
+
+
+def _by_name(name: str) -> AnnotationFormat:
+    by_name = {candidate.NAME: candidate for candidate in FORMATS}
+    if name not in by_name:
+        raise UsageError.at("--format", expected=f"one of {', '.join(by_name)}", found=repr(name))
+    return by_name[name]
+
+
+def _candidates() -> str:
+    return f"annotations in one of the formats {', '.join(candidate.NAME for candidate in FORMATS)}"
+
+
+def _given(options: AnnotationOptions) -> list[str]:
+    given = {
+        "columns": bool(options.columns),
+        "delimiter": options.delimiter is not None,
+        "header": options.header is not None,
+        "tomograms": options.tomograms is not None,
+    }
+    return [name for name, is_given in given.items() if is_given]
