@@ -126,7 +126,7 @@ class Journal:
 
     def scalings(self) -> dict[int, Scaling]:
         """The scalings that are known."""
-        return {int(path.stem): Scaling.from_json(_read_json(path)) for path in self._records("scalings")}
+        return {index: Scaling.from_json(values) for index, values in self._records("scalings")}
 
     def record_unit(self, record: UnitRecord) -> None:
         """Note a unit whose shards are durable."""
@@ -137,9 +137,8 @@ class Journal:
     def units(self, layout: StoreLayout) -> dict[int, UnitRecord]:
         """The units that are finished: recorded, and their shards there in full size."""
         found = {}
-        for path in self._records("units"):
-            shards = {name: ShardRecord(bytes.fromhex(h), n) for name, (h, n) in _read_json(path).items()}
-            unit = int(path.stem)
+        for unit, values in self._records("units"):
+            shards = {name: ShardRecord(bytes.fromhex(digest), size) for name, (digest, size) in values.items()}
             record = UnitRecord(unit, shards[IMAGE], shards.get(GAUSSIAN))
             if self._is_there(layout, record):
                 found[unit] = record
@@ -181,11 +180,11 @@ class Journal:
 
     def has_results(self) -> bool:
         """Whether there is anything here that the next try would not have to do again."""
-        return bool(self._records("units") or self._records("scalings"))
+        return any(True for kind in ("units", "scalings") for _ in self._records(kind))
 
     def count_units(self) -> int:
         """Units that are recorded."""
-        return len(self._records("units"))
+        return sum(1 for _ in self._records("units"))
 
     def remove(self) -> None:
         """Take the folder away."""
@@ -199,8 +198,11 @@ class Journal:
                 elif path.name not in ("lock", "holder.json"):
                     path.unlink()
 
-    def _records(self, kind: str) -> list[Path]:
-        return [path for path in (self.folder / kind).glob("*.json") if path.stem.isdigit()]
+    def _records(self, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Number and content of each whole record; one that a power failure cut counts as not written."""
+        for path in (self.folder / kind).glob("[0-9]*.json"):
+            with contextlib.suppress(ValueError, OSError):
+                yield int(path.stem), _read_json(path)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -237,11 +239,11 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Write beside and rename, so that a record is whole or not there."""
+    """Write beside and rename, so that whoever is killed leaves a whole record or none.
+
+    Records are not fsynced: one that a power failure takes costs its unit once more, and no shard depends on it.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
