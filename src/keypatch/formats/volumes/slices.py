@@ -31,8 +31,7 @@ DESCRIPTION = "folder of z slices (JPEG, PNG or TIFF), numbered without a gap"
 
 _KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF"}
 
-_NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<after>\D*)")
-"""A name by its last number; what is before and after it must be the same in all slices."""
+_DIGITS = re.compile(r"(\d+)")
 
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Pillow's modes of one channel that are values, not entries of a palette."""
@@ -140,22 +139,24 @@ def _ordered(path: Path, names: Iterable[str], others: int) -> _Folder:
 
 
 def _numbers(path: Path, names: Sequence[str]) -> dict[int, str]:
-    """Each slice's number and its name."""
-    hint = "leave only the slices of one volume in the folder, each name with its number"
-    numbers: dict[int, str] = {}
-    series: dict[tuple[str, str], str] = {}
-    for name in names:
-        found = _NUMBERED.fullmatch(name.rpartition(".")[0])
-        if found is None:
-            raise FormatError.at(path, expected="a number in the name of every slice", found=name, hint=hint)
-        series.setdefault((found["before"], found["after"]), name)
-        if len(series) > 1:
-            found_names = " and ".join(series.values())
-            raise FormatError.at(path, expected="slices that differ by their number", found=found_names, hint=hint)
-        other = numbers.setdefault(int(found["number"]), name)
-        if other != name:
-            raise FormatError.at(path, expected="one slice a number", found=f"{other} and {name}", hint=hint)
-    return numbers
+    """Each slice's number and its name: of the numbers in the names, the one that differs."""
+    hint = "leave only the slices of one volume in the folder, named by one number that counts them"
+    split = {name: _DIGITS.split(name.rpartition(".")[0]) for name in names}
+    by_text = {tuple(parts[::2]): name for name, parts in split.items()}
+    if len(by_text) > 1:
+        found = " and ".join(sorted(by_text.values())[:2])
+        raise FormatError.at(path, expected="slices that differ by their number alone", found=found, hint=hint)
+    columns = list(zip(*(map(int, parts[1::2]) for parts in split.values()), strict=True))
+    counting = [column for column in columns if len(set(column)) > 1]
+    if len(counting) > 1:
+        found = f"{len(counting)} numbers that differ ({names[0]} and {names[-1]})"
+        raise FormatError.at(path, expected="one number that counts the slices", found=found, hint=hint)
+    numbered = dict(zip(counting[0], names, strict=True)) if counting else {}
+    if len(numbered) < len(names):
+        twice = [name for name in names if name not in numbered.values()]
+        found = f"a number that occurs twice ({', '.join(twice[:2])})"
+        raise FormatError.at(path, expected="one slice a number", found=found, hint=hint)
+    return numbered
 
 
 def _step(path: Path, numbers: Sequence[int]) -> int:
