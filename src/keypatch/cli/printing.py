@@ -31,6 +31,11 @@ def shape(values: Iterable[int]) -> str:
     return "×".join(str(n) for n in values)
 
 
+def plural(n: int, singular: str, several: str = "") -> str:
+    """``1 patch``, ``2 patches``."""
+    return f"{n} {singular if n == 1 else several or singular + 's'}"
+
+
 def counted(counts: Mapping[str, int]) -> str:
     """``3 centered, 2 grid``."""
     return ", ".join(f"{n} {name}" for name, n in counts.items()) or "none"
