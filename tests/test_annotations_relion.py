@@ -331,6 +331,7 @@ OPTICS = loop("optics", "OpticsGroup Voltage", "1 300")
         (loop("a", PIXELS, "1 2 3") + loop("a", PIXELS, "4 5 6"), "data_a several times"),
         (loop("", f"{PIXELS} CoordinateX", "1 2 3 4"), "rlnCoordinateX several times"),
         ("data_\n_rlnCoordinateX\n", "a STAR file"),
+        ("# _rlnCoordinateX\ndata_\nloop_\n", "rlnCoordinateX/Y/Z"),
         ("data_rln\n", "a STAR file"),
         ("_rlnCoordinateX data\n", "no data_ block"),
     ],

@@ -161,7 +161,7 @@ def _refuse_repeats(path: Path, text: str, blocks: dict[str, Block]) -> None:
 def _refuse_short_rows(block: Block) -> None:
     """Refuse rows with too few values: pandas fills them up with NaN, and all behind the gap would shift."""
     n_columns = block.frame.shape[1]
-    if not block.frame.iloc[:, -1].isna().any():
+    if not n_columns or not block.frame.iloc[:, -1].isna().any():
         return
     for number, content in _rows(block.text, block.name):
         n_values = len(content.partition("#")[0].split())
