@@ -6,14 +6,19 @@ everything else to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import select
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from keypatch.errors import EXIT_INTERNAL, KeypatchError
+from keypatch.errors import EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, KeypatchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COMMANDS: Final = {
     "convert": "Build a store from volumes and annotations.",
@@ -41,6 +46,39 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:  # noqa: ANN401 - click's own signature
+        with _reader_may_leave():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> object:
+        with _reader_may_leave():
+            return super().invoke(ctx)
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Leave quietly when the reader of our output (a pager, head) has what it wanted.
+
+    click itself would leave with 1 and without a word, whichever pipe broke.
+    """
+    try:
+        yield
+    except BrokenPipeError as error:
+        if not _stdout_is_broken():
+            message = f"a pipe broke that is not stdout: {error}"
+            raise RuntimeError(message) from error
+        # Python flushes stdout once more at exit and must not complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(EXIT_OK) from None
+
+
+def _stdout_is_broken() -> bool:
+    if not hasattr(select, "poll"):
+        return False
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in watch.poll(0))
+
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
@@ -51,9 +89,14 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Turn tomograms and keypoints into a chunked training set, once.
 
     \b
@@ -65,25 +108,26 @@ def cli() -> None:
 
     Exit codes: 0 fine, 1 findings, 2 wrong usage, 3 cannot read or write, 4 internal error.
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), err=True)
+        ctx.exit(EXIT_USAGE)
 
 
 def main() -> None:
     """Run the command line and leave with its exit code; an error is one line on stderr."""
     try:
-        cli(standalone_mode=False)
+        # An Exit comes back as its code; whatever else a command returns means that all went well.
+        code = cli(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else EXIT_OK)
     except click.exceptions.Abort:
         click.echo("keypatch: interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        click.echo(f"keypatch: {_one_line(error)}", err=True)
+        sys.exit(EXIT_USAGE)
     except KeypatchError as error:
         click.echo(f"keypatch: {error}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has left (a pager, head) with what it wanted; Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
@@ -92,3 +136,9 @@ def main() -> None:
             f"keypatch: internal error: {text}; set {DEBUG_VARIABLE}=1 for the traceback and report it", err=True
         )
         sys.exit(EXIT_INTERNAL)
+
+
+def _one_line(error: click.ClickException) -> str:
+    text = " ".join(error.format_message().split()).removesuffix(".")
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    return text if ctx is None else f"{text}; see {ctx.command_path} --help"
