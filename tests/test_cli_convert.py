@@ -9,10 +9,10 @@ import sys
 
 import click
 import pytest
+from tests.sources import convert, keypatch, truth, write_csv, write_npy
 
 from keypatch.cli import convert as module
 from keypatch.converters.recipe import Recipe
-from tests.sources import convert, keypatch, truth, write_csv, write_npy
 
 SMALL = ("--patch-shape", "8", "--ds-factor", "4", "--voxel-spacing", "10")
 

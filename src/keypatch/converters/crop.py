@@ -75,8 +75,16 @@ def _mean(stored: NDArray[Any]) -> Any:  # noqa: ANN401 - a scalar of the array'
     """The mean, rounded for integers; integers are summed exactly, so that it is the same on every machine."""
     if stored.dtype.kind == "f":
         return stored.dtype.type(stored.mean(dtype=np.float64))
-    total, n = int(stored.sum(dtype=np.int64)), stored.size
+    total, n = _exact_sum(stored), stored.size
     return stored.dtype.type((2 * total + n) // (2 * n))
+
+
+def _exact_sum(values: NDArray[Any]) -> int:
+    if values.dtype.itemsize < 8:
+        return int(values.sum(dtype=np.int64))
+    # Of 64-bit integers the upper and the lower half, so that neither sum overflows.
+    upper, lower = (values >> 32).astype(np.int64), (values & 0xFFFFFFFF).astype(np.int64)
+    return (int(upper.sum()) << 32) + int(lower.sum())
 
 
 def _check_finite(block: NDArray[Any], where: str) -> None:

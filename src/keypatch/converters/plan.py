@@ -17,7 +17,7 @@ from keypatch.converters.catalog import Catalog, CatalogVolume, build_catalog
 from keypatch.converters.folds import assign_folds
 from keypatch.converters.notes import Notes, Omission
 from keypatch.converters.sampling import sample_volume
-from keypatch.converters.scaling import resolve_dtype
+from keypatch.converters.scaling import check_range, resolve_dtype
 from keypatch.errors import UsageError
 from keypatch.formats.store.codecs import choose_codec
 from keypatch.formats.store.layout import (
@@ -81,8 +81,7 @@ def plan_catalog(recipe: Recipe, catalog: Catalog) -> Plan:
         sampled = sample_volume(volume.id, volume.info.shape, volume.points.coords, recipe)
         for one in sampled:
             if one.missing:
-                reason = f"volume {volume.id} has no room for {one.missing} more {one.kind} patches"
-                notes.omit("patches", reason, [volume.id], one.missing)
+                notes.omit("patches", f"of kind {one.kind}: volume {volume.id} {one.why}", [volume.id], one.missing)
         parts.append(np.concatenate([one.origins for one in sampled]))
         kinds.append([KINDS.index(one.kind) for one in sampled for _ in one.origins])
     if not sum(map(len, parts)):
@@ -126,6 +125,8 @@ def _layout(recipe: Recipe, catalog: Catalog, n_patches: int) -> StoreLayout:
             hint="choose the stored one with --dtype",
         )
     dtype = next(iter(dtypes.values()))
+    for volume in catalog.volumes:
+        check_range(volume.info.dtype, dtype, recipe.clip_percentiles)
     chunk_shape = (
         choose_chunk_shape(recipe.patch_shape, dtype.itemsize)
         if recipe.chunk_shape is None

@@ -42,7 +42,8 @@ _DIGIT_BITS: Final = 16
 class Scaling:
     """How the voxels of one volume become stored voxels; the ``scaling`` of a volume in the store.
 
-    ``stored = round((clip(source, low, high) - offset) / scale)``, so ``source`` is near ``stored * scale + offset``.
+    ``stored = (clip(source, low, high) - offset) / scale``, rounded for an integer dtype, so ``source`` is near
+    ``stored * scale + offset``.
 
     Attributes:
         dtype: Stored.
@@ -98,8 +99,8 @@ class Scaling:
                     raise ValueError(message) from error
             return stored
         for plane, target in zip(block, stored, strict=True):
-            clipped = np.clip(plane.astype(np.float64), self.low, self.high)
-            target[...] = np.rint((clipped - self.offset) / self.scale)
+            mapped = (np.clip(plane.astype(np.float64), self.low, self.high) - self.offset) / self.scale
+            target[...] = mapped if stored.dtype.kind == "f" else np.rint(mapped)
         return stored
 
 
@@ -121,6 +122,20 @@ def needs_range(source: np.dtype[Any], stored: np.dtype[Any], percentiles: tuple
     What goes to floats is cast: it loses digits, not values. A value beyond their range is an error later.
     """
     return percentiles is not None or (stored.kind != "f" and not np.can_cast(source, stored, "safe"))
+
+
+def check_range(source: np.dtype[Any], stored: np.dtype[Any], percentiles: tuple[float, float] | None) -> None:
+    """See that voxels can be mapped onto the dtype, where they must be.
+
+    Raises:
+        UsageError: If it has 64-bit integers, whose extremes a float64 does not hold.
+    """
+    if stored.kind != "f" and stored.itemsize > 4 and needs_range(source, stored, percentiles):
+        raise UsageError.at(
+            "--dtype",
+            expected=f"floats or integers of at most 32 bits where {source.name} is mapped between percentiles",
+            found=stored.name,
+        )
 
 
 def measure(
