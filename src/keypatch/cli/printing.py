@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 ITEMS_SHOWN = 5
 
+_SINGULAR = {"volumes": "volume", "annotations": "annotation", "patches": "patch"}
+
 
 def size(n_bytes: float) -> str:
     """Bytes in the unit that gives 1 to 999, decimal as disks are sold and ``ls --si`` prints."""
@@ -70,7 +72,8 @@ def omissions(left_out: Sequence[Mapping[str, Any]]) -> str:
     """What was left out, with its reason and the first few items."""
     lines = []
     for entry in left_out:
-        lines.append(f"  {entry['count']} {entry['what']}: {entry['reason']}")
+        what = entry["what"] if entry["count"] != 1 else _SINGULAR[entry["what"]]
+        lines.append(f"  {entry['count']} {what}: {entry['reason']}")
         items = list(entry["items"])
         lines += [f"    {item}" for item in items[:ITEMS_SHOWN]]
         if len(items) > ITEMS_SHOWN:

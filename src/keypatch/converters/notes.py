@@ -45,7 +45,8 @@ class Notes:
 
     def warn(self, where: str | Path, text: str) -> None:
         """Note what a person should know. Of a path only its name is kept: notes go into the store."""
-        self.warnings.append(f"{where.name if isinstance(where, Path) else where}: {text}")
+        name = where.name if isinstance(where, Path) else where
+        self.warnings.append(text if text.startswith(name) else f"{name}: {text}")
 
 
 def some(names: Iterable[str], limit: int = 5) -> str:

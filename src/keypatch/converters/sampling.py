@@ -35,11 +35,13 @@ class Sampled:
         kind: Of all of them.
         origins: (n, 3) int64.
         missing: Patches that were asked for and have no place.
+        why: They have none; a phrase that follows the volume's name.
     """
 
     kind: Kind
     origins: NDArray[np.int64]
     missing: int = 0
+    why: str = ""
 
 
 def sample_volume(volume_id: str, shape: Shape3, coords: NDArray[np.float64], recipe: Recipe) -> list[Sampled]:
@@ -124,7 +126,7 @@ def _multi(space: _Space, n: int) -> Sampled:
         origin = space.placed(draw.integers(low, high, (3,)))
         return origin if geometry.inside(both - origin, space.patch).all() else None
 
-    return _search("multi", n if len(space.coords) > 1 else 0, n, place)
+    return _search("multi", n, place, lacks="two annotations" if len(space.coords) < 2 else "")
 
 
 def _hard_negatives(space: _Space, n: int) -> Sampled:
@@ -138,7 +140,7 @@ def _hard_negatives(space: _Space, n: int) -> Sampled:
         beside = bool((np.abs(point - origin - (space.patch - 1) / 2) <= space.patch).all())
         return origin if beside and not space.holds_point(origin) else None
 
-    return _search("hard_negative", n if len(space.coords) else 0, n, place)
+    return _search("hard_negative", n, place, lacks="" if len(space.coords) else "annotations")
 
 
 def _negatives(space: _Space, n: int) -> Sampled:
@@ -148,7 +150,7 @@ def _negatives(space: _Space, n: int) -> Sampled:
         origin = draw.integers(space.low, space.high, (3,))
         return None if space.holds_point(origin) else origin
 
-    return _search("negative", n, n, place)
+    return _search("negative", n, place)
 
 
 def _grid(space: _Space, _: int) -> Sampled:
@@ -163,10 +165,10 @@ def _grid(space: _Space, _: int) -> Sampled:
     return Sampled("grid", corners.astype(np.int64))
 
 
-def _search(kind: Kind, possible: int, asked: int, place: Callable[[], NDArray[np.int64] | None]) -> Sampled:
-    """Draw until ``possible`` different places are found or one more takes too many tries."""
+def _search(kind: Kind, n: int, place: Callable[[], NDArray[np.int64] | None], *, lacks: str = "") -> Sampled:
+    """Draw until ``n`` different places are found or one more takes too many tries; where ``lacks``, do not begin."""
     found: dict[tuple[int, ...], NDArray[np.int64]] = {}
-    while len(found) < possible:
+    while len(found) < n and not lacks:
         for _ in range(TRIES):
             origin = place()
             if origin is not None and tuple(origin.tolist()) not in found:
@@ -175,4 +177,4 @@ def _search(kind: Kind, possible: int, asked: int, place: Callable[[], NDArray[n
         else:
             break
     origins = np.stack(list(found.values())) if found else np.empty((0, 3), np.int64)
-    return Sampled(kind, origins, asked - len(found))
+    return Sampled(kind, origins, n - len(found), f"has no {lacks or 'room for more'}")
