@@ -4,12 +4,13 @@ VENV ?= .venv
 DEMO ?= demo
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint unit bench clean
+.PHONY: help demo test lint unit bench soak clean
 
 help:
 	@echo "make demo   make small tomograms, convert, validate and picture them, in $(DEMO)/"
 	@echo "make test   lint, type-check and run the tests"
-	@echo "make bench  time reads against other libraries"
+	@echo "make bench  time building and reading against a floor and other libraries"
+	@echo "make soak   kill builds 100 times at random moments"
 	@echo "make clean  remove the virtual environment and the demo"
 
 $(BIN)/python:
@@ -47,6 +48,9 @@ unit: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/read_patches.py
+
+soak: $(VENV)/.installed
+	$(BIN)/python tests/soak/kill_builds.py --times 100
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,111 @@
+"""Kill builds at random moments and go on: every time the same digest, nothing left behind.
+
+    python tests/soak/kill_builds.py [--times 100] [--seed 0]
+
+Each round starts a build of one recipe with two workers, kills it with SIGKILL after a random share of the time that an
+undisturbed build takes (half of the rounds the parent alone, so that workers are orphaned; half the whole process group),
+and runs the same command again. Some rounds kill more than once, some overwrite a store that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+PATIENCE = 120
+
+
+def make_sources(folder: Path) -> None:
+    """Three float volumes, so that scalings are measured too, and their points."""
+    rng = np.random.default_rng(0)
+    rows = ["volume,z,y,x"]
+    for name in ("a", "b", "c"):
+        np.save(folder / f"{name}.npy", rng.normal(size=(96, 160, 160)).astype(np.float32))
+        rows += [f"{name},{z:.3f},{y:.3f},{x:.3f}" for z, y, x in rng.uniform((10, 10, 10), (86, 150, 150), (12, 3))]
+    (folder / "picks.csv").write_text("\n".join(rows) + "\n")
+
+
+def command(folder: Path, out: Path, *flags: str) -> list[str]:
+    """The build of one store."""
+    return [
+        sys.executable, "-m", "keypatch", "convert", f"{folder}/*.npy", "-a", str(folder / "picks.csv"), "-o", str(out),
+        "--voxel-spacing", "10", "--patch-shape", "64", "--dtype", "uint8", "--centered", "2", "--workers", "2", "--json",
+        *flags,
+    ]  # fmt: skip
+
+
+def build(folder: Path, out: Path, *flags: str) -> str:
+    """Run a build to its end; gives the digest."""
+    done = subprocess.run(command(folder, out, *flags), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    if done.returncode:
+        sys.exit(f"the build ended with {done.returncode}: {done.stderr}")
+    digest: str = json.loads(done.stdout)["digest"]
+    return digest
+
+
+def kill_after(seconds: float, folder: Path, out: Path, *flags: str, group: bool) -> bool:
+    """Start a build and kill it; False where it was done before."""
+    process = subprocess.Popen(
+        command(folder, out, *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.kill(-process.pid if group else process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+def main() -> None:
+    """Run the rounds and print what happened."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    draw = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "sources"
+        folder.mkdir()
+        make_sources(folder)
+        out = Path(temporary) / "out" / "store.zarr"
+        out.parent.mkdir()
+        begin = time.monotonic()
+        wanted = build(folder, out)
+        took = time.monotonic() - begin
+        kills = late = mid_swap = 0
+        while kills < arguments.times:
+            overwrite = out.exists() and draw.random() < 0.3
+            if not overwrite and out.exists():
+                shutil.rmtree(out)
+            flags = ("--overwrite",) if overwrite else ()
+            for _ in range(draw.choice((1, 1, 2, 3))):
+                if not kill_after(draw.uniform(0.2, 1.05) * took, folder, out, *flags, group=draw.random() < 0.5):
+                    late += 1
+                    break
+                kills += 1
+            if out.exists() and not flags:
+                mid_swap += 1  # killed between giving the name and ending
+                flags = ("--overwrite",)
+            found = build(folder, out, *flags)
+            if found != wanted:
+                sys.exit(f"after {kills} kills: digest {found}, expected {wanted}")
+            left = [path.name for path in out.parent.iterdir() if path != out]
+            if left:
+                sys.exit(f"after {kills} kills: left beside the store: {left}")
+        print(f"{kills} kills ({late} builds were done before, {mid_swap} had just got their name): always {wanted}")
+
+
+if __name__ == "__main__":
+    main()
