@@ -339,7 +339,7 @@ def _spacing(recipe: Recipe, header: Header, hint: VolumeHint, notes: Notes) -> 
             notes.warn(
                 header.match.path,
                 f"voxel spacing {_angstrom(own)}, but the annotations say {_angstrom(hint.voxel_spacing)}; "
-                "the header counts, --voxel-spacing overrides it",
+                "the header counts and coordinates in voxels are not rescaled (--voxel-spacing, --unit)",
             )
         return own, "header"
     if hint.voxel_spacing is not None:
