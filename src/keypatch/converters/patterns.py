@@ -51,13 +51,32 @@ def expand(patterns: Sequence[str]) -> list[Match]:
     return list(matches.values())
 
 
-def _expand_one(pattern: str) -> list[Match]:
-    if Path(pattern).exists():
+def below(folder: Path, pattern: str) -> str:
+    """A pattern seen from a folder; signs in the folder's own name are no part of it."""
+    home = os.path.expanduser(pattern)  # noqa: PTH111 - a pattern is no path
+    if Path(home).is_absolute() or _exists(folder / home):
+        return str(folder / home)
+    return str(Path(re.sub(r"[*?\[{]", r"[\g<0>]", str(folder))) / home)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, for one
+        return False
+
+
+def _expand_one(given: str) -> list[Match]:
+    pattern = os.path.expanduser(given)  # noqa: PTH111 - a pattern is no path
+    if _exists(Path(pattern)):
         return [Match(Path(pattern), named=True)]
-    tokens = _TOKEN.findall(os.path.expanduser(pattern))  # noqa: PTH111 - a pattern is no path
+    tokens = _TOKEN.findall(pattern)
     if not any(token[0] in "*?[{" for token in tokens):
         raise ReadError.at(pattern, expected="a file or folder", found="nothing of that name")
-    expression = re.compile(_expression(pattern, tokens))
+    try:
+        expression = re.compile(_expression(pattern, tokens))
+    except re.error as error:
+        raise UsageError.at(pattern, expected="a pattern", found=f"one with {error.msg}") from error
     wildcard = "".join("*" if _field(token) else token for token in tokens)
     found = []
     for path in sorted(glob.glob(wildcard, recursive=True)):  # noqa: PTH207 - a pattern may be absolute
@@ -80,7 +99,8 @@ def _expression(pattern: str, tokens: list[str]) -> str:
             parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+)")
             seen.add(name)
         elif token[0] == "[" and token[-1] == "]" and len(token) > 2:
-            parts.append("[" + ("^" + token[2:] if token[1] == "!" else token[1:]))
+            negated = token[1] == "!"
+            parts.append("[" + "^" * negated + re.sub(r"([\\\[^&|~])", r"\\\1", token[1 + negated : -1]) + "]")
         else:
             parts.append({"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(token) or re.escape(token))
     return "".join(parts).rstrip("/")

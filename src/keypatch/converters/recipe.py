@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from keypatch.converters import settings
 from keypatch.converters.crop import PADDINGS, Padding
+from keypatch.converters.patterns import below
 from keypatch.converters.scaling import STORABLE
 from keypatch.errors import ReadError, UsageError
 from keypatch.formats.annotations import AnnotationOptions
@@ -118,16 +120,7 @@ class Recipe:
         Raises:
             UsageError: If a name is unknown, a value is malformed, or values contradict each other.
         """
-        known = {f.name for f in fields(cls)}
-        values: dict[str, Any] = {}
-        for key, value in given.items():
-            name = key.replace("-", "_")
-            if name not in known:
-                raise UsageError.at(
-                    key, expected="a setting of keypatch convert", found="none of that name", hint=_near(name, known)
-                )
-            if value is not None:
-                values[name] = _PARSERS[name](_flag(name), value)
+        values = _parsed(given, _flag)
         for needed in ("volumes", "annotations"):
             if not values.get(needed):
                 raise UsageError.at(needed, expected="at least one path or pattern", found="none")
@@ -173,14 +166,32 @@ def read_recipe_file(path: Path) -> dict[str, Any]:
         raise ReadError.at(path, expected="a recipe file", found=error.strerror or str(error)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError.at(path, expected="TOML", found=str(error)) from error
-    base = path.resolve().parent
+    out = {key: settings.text(f"{path}: {key}", given.pop(key)) for key in ("out",) if key in given}
+    values = _parsed(given, lambda name: f"{path}: {name}") | out
+    base = path.absolute().parent
     for key in ("volumes", "annotations"):
-        if key in given:
-            given[key] = [str(base / entry) for entry in settings.texts(key, given[key])]
+        if key in values:
+            values[key] = tuple(below(base, entry) for entry in values[key])
     for key in ("out", "tomograms"):
-        if key in given:
-            given[key] = str(base / str(given[key]))
-    return given
+        if key in values:
+            values[key] = str(base / Path(os.path.expanduser(values[key])))  # noqa: PTH111 - never raises
+    return values
+
+
+def _parsed(given: Mapping[str, object], where: Callable[[str], str]) -> dict[str, Any]:
+    """Field names to values; ``where`` makes of a field's name what an error points at."""
+    values: dict[str, Any] = {}
+    for key, value in given.items():
+        name = key.replace("-", "_")
+        if name not in _PARSERS:
+            raise UsageError.at(
+                where(key), expected="a setting of keypatch convert", found="none of that name", hint=_near(name)
+            )
+        if name in values:
+            raise UsageError.at(where(name), expected="one value", found="two, one of them spelled with a dash")
+        if value is not None:
+            values[name] = _PARSERS[name](where(name), value)
+    return values
 
 
 def _checked(recipe: Recipe) -> Recipe:
@@ -208,12 +219,18 @@ def _checked(recipe: Recipe) -> Recipe:
             expected="less than half the patch, so that the keypoint stays inside",
             found=settings.as_text(recipe.jitter),
         )
-    elif recipe.centered > 1 and not any(recipe.jitter):
+    if recipe.centered > 1 and not any(values["jitter"]):
         raise UsageError.at(
             "--centered",
-            expected="1 with --jitter 0",
+            expected="1 where nothing is displaced (--jitter 0)",
             found=f"{recipe.centered}, which are copies",
             hint="give a jitter",
+        )
+    if recipe.grid is not None and any(step > n for step, n in zip(recipe.grid, patch, strict=True)):
+        raise UsageError.at(
+            "--grid",
+            expected=f"at most the patch shape {settings.as_text(patch)}, so that no voxel is passed over",
+            found=settings.as_text(recipe.grid),
         )
     if not (recipe.centered or recipe.multi or recipe.hard_negatives or recipe.negatives or recipe.grid):
         raise UsageError.at(
@@ -231,9 +248,9 @@ def _checked(recipe: Recipe) -> Recipe:
     return Recipe(**values)
 
 
-def _near(name: str, known: set[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+def _near(name: str) -> str:
+    close = difflib.get_close_matches(name, _PARSERS, 1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(_PARSERS))}"
 
 
 def _flag(name: str) -> str:
@@ -243,7 +260,7 @@ def _flag(name: str) -> str:
 def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return list(value)
-    return dict(value) if isinstance(value, dict) else value
+    return dict(sorted(value.items())) if isinstance(value, dict) else value
 
 
 _PARSERS: Final[dict[str, Callable[[str, object], Any]]] = {
@@ -278,9 +295,9 @@ _PARSERS: Final[dict[str, Callable[[str, object], Any]]] = {
     "volume_format": settings.text,
     "format": settings.text,
     "unit": settings.one_of(UNITS),
-    "axis_order": settings.text,
+    "axis_order": settings.axis_order,
     "zero": settings.one_of(ZEROS),
-    "index_base": settings.count,
+    "index_base": settings.index_base,
     "columns": settings.roles,
     "tomograms": settings.text,
     "map": settings.pairs,

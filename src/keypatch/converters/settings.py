@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 COLUMN_ROLES: Final = ("volume", "z", "y", "x", "class", "score")
 
+MOST_ON_AN_AXIS: Final = 2**20
+"""Voxels; a larger number is a slip."""
+
+MOST: Final = 2**63 - 1
+
 _SIZE_UNITS: Final = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -28,7 +33,7 @@ def as_text(values: Iterable[float]) -> str:
 
 def shape(flag: str, value: object, least: int = 1) -> Shape3:
     """Three whole numbers, or one for all axes."""
-    parsed = _numbers(flag, value, (1, 3), whole=True, least=least)
+    parsed = _numbers(flag, value, (1, 3), whole=True, least=least, most=MOST_ON_AN_AXIS)
     z, y, x = (int(n) for n in (parsed * 3 if len(parsed) == 1 else parsed))
     return z, y, x
 
@@ -56,6 +61,18 @@ def pair(flag: str, value: object) -> tuple[float, float]:
 def count(flag: str, value: object) -> int:
     """One whole number, at least 0."""
     return int(_numbers(flag, value, (1,), whole=True, least=0)[0])
+
+
+def index_base(flag: str, value: object) -> int:
+    """0 or 1."""
+    return int(_numbers(flag, value, (1,), whole=True, least=0, most=1)[0])
+
+
+def axis_order(flag: str, value: object) -> str:
+    """A permutation of "xyz"."""
+    if not isinstance(value, str) or sorted(value) != ["x", "y", "z"]:
+        raise UsageError.at(flag, expected="a permutation of xyz, such as zyx", found=repr(value))
+    return value
 
 
 def positive(flag: str, value: object) -> float:
@@ -98,7 +115,7 @@ def texts(flag: str, value: object) -> tuple[str, ...]:
 def names(flag: str, value: object) -> tuple[str, ...]:
     """Different names, in a list or behind commas."""
     parsed = tuple(name.strip() for entry in texts(flag, value) for name in entry.split(","))
-    if len(set(parsed)) != len(parsed) or not all(parsed):
+    if len(set(parsed)) != len(parsed) or not all(parsed) or not parsed:
         raise UsageError.at(flag, expected="different names", found=repr(value))
     return parsed
 
@@ -136,15 +153,33 @@ def one_of(choices: tuple[Any, ...]) -> Callable[[str, object], Any]:
     return parse
 
 
-def _numbers(flag: str, value: object, counts: tuple[int, ...], *, whole: bool, least: float) -> tuple[float, ...]:
-    """Numbers from ``1.5``, ``[1, 2, 3]`` or ``"1,2,3"``, as many as one of ``counts``."""
+def _numbers(
+    flag: str, value: object, counts: tuple[int, ...], *, whole: bool, least: float, most: float = MOST
+) -> tuple[float, ...]:
+    """Numbers from ``1.5``, ``[1, 2, 3]`` or ``"1,2,3"``, as many as one of ``counts``; whole ones are exact."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
     expected = f"{' or '.join(map(str, counts))} {'whole ' if whole else ''}number(s), at least {least:g}"
-    try:
-        parsed = tuple(float(cast("float", part)) for part in parts)
-    except (TypeError, ValueError):
-        raise UsageError.at(flag, expected=expected, found=repr(value)) from None
-    fitting = len(parsed) in counts and not isinstance(value, bool)
-    if not fitting or any(not math.isfinite(n) or n < least or (whole and n != int(n)) for n in parsed):
+    if most < MOST:
+        expected += f" and at most {most:.0f}"
+    parsed = tuple(_number(part) for part in parts)
+    if len(parsed) not in counts or any(n is None or not least <= n <= most or (whole and n != int(n)) for n in parsed):
         raise UsageError.at(flag, expected=expected, found=repr(value))
-    return parsed
+    return cast("tuple[float, ...]", parsed)
+
+
+def _number(part: object) -> float | None:
+    """A finite number; None for all else. Whole numbers stay exact beyond 2^53."""
+    if isinstance(part, bool) or not isinstance(part, (str, int, float)):
+        return None
+    try:
+        return int(part) if isinstance(part, (str, int)) else _finite(part)
+    except ValueError:
+        return _finite(part)
+
+
+def _finite(part: str | float) -> float | None:
+    try:
+        number = float(part)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
