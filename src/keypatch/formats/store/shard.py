@@ -7,6 +7,7 @@ has 2^64 - 1 in both.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class ShardWriter:
 
     Chunk after chunk goes to disk and into the hash, so memory stays at one chunk. On ``close`` the index is
     written, the file is fsynced and renamed, and its folder is fsynced. Leaving the ``with`` block by an error
-    removes what was written.
+    removes what was written, the finished shard too: a unit's shards are all there or none is.
 
     Args:
         path: Where the finished shard lies; folders are made.
@@ -63,6 +64,7 @@ class ShardWriter:
         self._index = np.full((n_chunks, 2), MISSING, "<u8")
         self._hash = hashlib.sha256()
         self._position = 0
+        self._named = False
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("wb")
@@ -84,6 +86,7 @@ class ShardWriter:
             os.fsync(self._file.fileno())
             self._file.close()
             self._partial.replace(self.path)
+            self._named = True
             sync_folder(self.path.parent)
         return ShardRecord(self._hash.digest(), self._position)
 
@@ -99,15 +102,12 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file.closed:
-            return
-        try:
-            self._file.close()  # flushes, and so may fail on a full disk
-        except OSError:
-            if kind is None:
-                raise
-        finally:
+        with contextlib.suppress(OSError):  # a full disk refuses the flush; the error that matters is on its way
+            self._file.close()
+        with contextlib.suppress(OSError):
             self._partial.unlink(missing_ok=True)
+            if kind is not None and self._named:
+                self.path.unlink(missing_ok=True)
 
 
 def index_size(n_chunks: int, *, checked: bool = True) -> int:

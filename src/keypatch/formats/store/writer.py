@@ -75,6 +75,8 @@ def write_unit(
             gaussian_codec = ChunkCodec(chain, layout.gaussian_dtype, target_shape)
         count = 0
         for count, (patch, target) in enumerate(patches, 1):
+            if count > len(expected):
+                break
             _check_array(patch, layout.patch_shape, layout.image_dtype)
             for k, box in enumerate(chunk_boxes(layout.patch_shape, layout.chunk_shape)):
                 image.add((count - 1) * layout.chunks_per_patch + k, image_codec.encode(patch[box]))
@@ -119,7 +121,13 @@ def write_metadata(
         WriteError: If the disk does not take it; the folder is no store then.
         ValueError: If a table is missing, or has another shape or dtype than the schema's.
     """
+    wanted = tables(gaussian=layout.gaussian_dtype is not None)
+    everything = {**columns, **_integrity(layout, records)}
+    if missing := [table.path for table in wanted if table.path not in everything]:
+        message = f"expected every table of the schema, found no {', '.join(missing)}"
+        raise ValueError(message)
     with writing(folder):
+        (folder / ROOT_METADATA).unlink(missing_ok=True)
         for name in (IMAGE, GAUSSIAN):
             if name == IMAGE or layout.gaussian_dtype is not None:
                 (folder / name).mkdir(exist_ok=True)
@@ -128,8 +136,7 @@ def write_metadata(
             own = {ATTRIBUTE: {"volumes": list(volumes)}} if group == "volumes" else {}
             (folder / group).mkdir(exist_ok=True)
             _write_json(folder / group / ROOT_METADATA, _group_metadata(own))
-        everything = {**columns, **_integrity(layout, records)}
-        for table in tables(gaussian=layout.gaussian_dtype is not None):
+        for table in wanted:
             _write_table(folder, table, everything[table.path], layout, everything)
         for name in metadata_files(folder):
             sync_file(folder / name)
@@ -185,6 +192,7 @@ def _write_table(
             fill_value=0,
             config={"write_empty_chunks": True},
             zarr_format=3,
+            overwrite=True,  # of what a build that was cut short here has left
         )
         array[...] = values
 
@@ -201,4 +209,5 @@ def _group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_bytes(text.encode())  # as bytes: text mode would end lines otherwise on Windows
