@@ -8,6 +8,8 @@ rewritten by another Zarr library stays on the fast path.
 from __future__ import annotations
 
 import sys
+import threading
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CHECKSUM_BYTES: Final = 4
+
+_UNDECLARED: Final = -2
+"""Decoded size of a zstd frame that does not declare it, as streaming encoders write them."""
 
 CODECS: Final = ("auto", "none", "zstd", "blosc")
 """What ``--codec`` takes, each with an optional level behind a colon (``zstd:5``)."""
@@ -55,7 +60,8 @@ def choose_codec(text: str, dtype: np.dtype[Any]) -> Codec:
         UsageError: If the text names no codec.
     """
     name, _, level = text.partition(":")
-    if name not in CODECS or (level and (not level.isdigit() or not 1 <= int(level) <= _max_level(name))):
+    known_level = level.isascii() and level.isdigit() and 1 <= int(level) <= _max_level(name)
+    if name not in CODECS or (level and not known_level):
         raise UsageError.at(
             "--codec",
             expected="auto, none, zstd[:1-22] or blosc[:1-9]",
@@ -118,12 +124,16 @@ class ChunkCodec:
         if len(rest) > 1:
             message = f"unknown codec chain {[codec.get('name') for codec in chain]}"
             raise ValueError(message)
-        self._compressor = _compressor(rest[0], dtype) if rest else None
+        self._compressor: Any = _compressor(rest[0], dtype) if rest else None
 
     def encode(self, chunk: NDArray[Any]) -> bytes:
         """Encode one chunk of ``chunk_shape`` and ``dtype``, checksum included."""
         array = np.ascontiguousarray(chunk, self._wire_dtype)
-        body: bytes = array.tobytes() if self._compressor is None else bytes(self._compressor.encode(array.reshape(-1)))
+        if self._compressor is None:
+            body = array.tobytes()
+        else:
+            with _one_blosc_thread:
+                body = bytes(self._compressor.encode(array.reshape(-1)))
         if not self._checked:
             return body
         return body + int(google_crc32c.value(body)).to_bytes(CHECKSUM_BYTES, "little")
@@ -140,22 +150,29 @@ class ChunkCodec:
             CorruptionError: If the checksum does not match or the bytes do not decode to one chunk.
         """
         body = self._checked_body(encoded, where) if self._checked else np.frombuffer(encoded, np.uint8)
-        size = self._decoded_size(body)
-        if size != self.nbytes:
+        compressed = self._compressor is not None
+        size = _DECODED_SIZE[self._compressor.codec_id](body) if compressed else body.nbytes
+        if size == _UNDECLARED:
+            body, compressed = np.frombuffer(self._decompress(body, None, where), np.uint8), False
+            size = body.nbytes
+        if size != self.nbytes:  # checked here, since numcodecs leaves the rest of a larger target as it was
             raise CorruptionError.at(where, expected=f"a chunk of {self.nbytes} bytes", found=f"{size}")
-        if self._compressor is None:
+        if not compressed:
             out[...] = body.view(self._wire_dtype).reshape(self.chunk_shape)
             return
         in_place = out.flags.c_contiguous and self._wire_dtype == out.dtype
         target = out.reshape(-1).view(np.uint8) if in_place else np.empty(self.nbytes, np.uint8)
+        self._decompress(body, target, where)
+        if not in_place:
+            out[...] = target.view(self._wire_dtype).reshape(self.chunk_shape)
+
+    def _decompress(self, body: NDArray[np.uint8], target: NDArray[np.uint8] | None, where: str) -> Any:  # noqa: ANN401
         try:
-            self._compressor.decode(body, target)
-        except (RuntimeError, ValueError) as error:
+            return self._compressor.decode(body, target)
+        except (RuntimeError, ValueError, OSError, EOFError, zlib.error) as error:  # the last three are gzip's
             raise CorruptionError.at(
                 where, expected="a compressed chunk", found=f"bytes that do not decode ({error})"
             ) from error
-        if not in_place:
-            out[...] = target.view(self._wire_dtype).reshape(self.chunk_shape)
 
     def _checked_body(self, encoded: bytes, where: str) -> NDArray[np.uint8]:
         if len(encoded) < CHECKSUM_BYTES:
@@ -171,15 +188,12 @@ class ChunkCodec:
             )
         return body
 
-    def _decoded_size(self, body: NDArray[np.uint8]) -> int:
-        """Bytes that ``body`` says it decodes to; numcodecs leaves the rest of a larger target as it was."""
-        if self._compressor is None:
-            return int(body.nbytes)
-        return _DECODED_SIZE[self._compressor.codec_id](body)
-
 
 def _blosc_size(body: NDArray[np.uint8]) -> int:
-    return int.from_bytes(body[4:8].tobytes(), "little") if len(body) >= 16 else -1
+    """The header's nbytes; -1 where its cbytes is not what is there, since blosc would read past the end."""
+    if len(body) < 16 or int.from_bytes(body[12:16].tobytes(), "little") != len(body):
+        return -1
+    return int.from_bytes(body[4:8].tobytes(), "little")
 
 
 def _gzip_size(body: NDArray[np.uint8]) -> int:
@@ -187,7 +201,7 @@ def _gzip_size(body: NDArray[np.uint8]) -> int:
 
 
 def _zstd_size(body: NDArray[np.uint8]) -> int:
-    """Frame_Content_Size of a zstd frame (RFC 8878, 3.1.1.1); -1 where it is not declared."""
+    """Frame_Content_Size of a zstd frame (RFC 8878, 3.1.1.1); -1 where the bytes are no frame."""
     head = body[:18].tobytes()
     if len(head) < 6 or head[:4] != b"\x28\xb5\x2f\xfd":
         return -1
@@ -196,7 +210,7 @@ def _zstd_size(body: NDArray[np.uint8]) -> int:
     width = (single_segment, 2, 4, 8)[size_flag]
     at = 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3]
     if not width:
-        return -1
+        return _UNDECLARED
     return int.from_bytes(head[at : at + width], "little") + (256 if width == 2 else 0)
 
 
@@ -227,3 +241,35 @@ def _compressor(declared: dict[str, Any], dtype: np.dtype[Any]) -> Any:  # noqa:
         return Blosc(configuration["cname"], configuration["clevel"], shuffle, configuration.get("blocksize", 0))
     message = f"unknown compressor {name!r}"
     raise ValueError(message)
+
+
+class _OneBloscThread:
+    """Keeps blosc on one thread while any chunk is encoded.
+
+    blosc's own threads, which numcodecs turns on in the main thread of a program, lay a chunk's blocks down in the
+    order in which they finish: other bytes every time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before: bool | None = None
+
+    def __enter__(self) -> None:
+        from numcodecs import blosc  # noqa: PLC0415
+
+        with self._lock:
+            if self._users == 0:
+                self._before, blosc.use_threads = blosc.use_threads, False
+            self._users += 1
+
+    def __exit__(self, *exc: object) -> None:
+        from numcodecs import blosc  # noqa: PLC0415
+
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                blosc.use_threads = self._before
+
+
+_one_blosc_thread = _OneBloscThread()
