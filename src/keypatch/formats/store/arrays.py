@@ -1,4 +1,4 @@
-"""Reading `image` and `gaussian`: by position from the shard files, or through zarr-python where that cannot be."""
+"""Reading `image` and `gaussian` by position, straight from their shard files."""
 
 from __future__ import annotations
 
@@ -71,11 +71,14 @@ class _Shard:
 
     def pread(self, length: int, offset: int) -> bytes:
         """Read without moving a shared position, so that threads and forked processes may share the file."""
-        if hasattr(os, "pread"):
-            return os.pread(self._descriptor, length, offset)
-        with self._lock:
-            os.lseek(self._descriptor, offset, os.SEEK_SET)
-            return os.read(self._descriptor, length)
+        try:
+            if hasattr(os, "pread"):
+                return os.pread(self._descriptor, length, offset)
+            with self._lock:
+                os.lseek(self._descriptor, offset, os.SEEK_SET)
+                return os.read(self._descriptor, length)
+        except OSError as error:
+            raise StoreError.at(self.path, expected="a readable shard", found=error.strerror or str(error)) from error
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -99,22 +102,31 @@ class ShardedArray:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         metadata = read_array_metadata(folder)
-        self._shape = tuple(int(n) for n in metadata["shape"])
+        try:
+            self._take(metadata)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError.at(folder, expected="a Zarr v3 array", found=f"{error!r} in zarr.json") from error
+        self._shards: OrderedDict[int, _Shard] = OrderedDict()
+
+    def _take(self, metadata: dict[str, Any]) -> None:
+        self._shape = _sizes(metadata["shape"])
         self._dtype: np.dtype[Any] = np.dtype(metadata["data_type"])
         sharding = _only_sharding(metadata)
-        outer = metadata["chunk_grid"]["configuration"]["chunk_shape"]
-        self.patches_per_shard = int(outer[0])
-        inner = tuple(int(n) for n in sharding["chunk_shape"])
-        if tuple(outer[1:]) != self._shape[1:] or inner[0] != 1 or len(inner) != len(self._shape):
-            message = f"chunks of shape {outer} and {list(inner)}"
+        outer = _sizes(metadata["chunk_grid"]["configuration"]["chunk_shape"])
+        inner = _sizes(sharding["chunk_shape"])
+        if outer[1:] != self._shape[1:] or inner[0] != 1 or len(inner) != len(self._shape):
+            message = f"chunks of shape {outer} and {inner}"
             raise ValueError(message)
+        if self._dtype.kind not in "iuf":
+            message = f"dtype {self._dtype}"
+            raise ValueError(message)
+        self.patches_per_shard = outer[0]
         self.chunk_shape = inner[1:]
         self._cuts = tuple(-(-n // c) for n, c in zip(self._shape[1:], self.chunk_shape, strict=True))
         self._chunks_per_item = math.prod(self._cuts)
         self._codec = ChunkCodec(sharding["codecs"], self._dtype, self.chunk_shape)
-        self._index_at_end = sharding.get("index_location", "end") == "end"
+        self._index_at_end = {"end": True, "start": False}[sharding.get("index_location", "end")]
         self._index_checked = _index_checked(sharding["index_codecs"])
-        self._shards: OrderedDict[int, _Shard] = OrderedDict()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -192,33 +204,17 @@ class ShardedArray:
         return {**self.__dict__, "_shards": OrderedDict()}
 
 
-class ZarrArray:
-    """The same through zarr-python: any codec, any chunks, any kind of store."""
+def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
+    """A JSON file.
 
-    def __init__(self, array: Any) -> None:  # noqa: ANN401 - zarr.Array, imported late
-        self._array = array
-        self.chunk_shape = tuple(array.chunks[1:])
-        self.patches_per_shard = int((array.shards or array.chunks)[0])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(N, …)."""
-        return tuple(self._array.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Native byte order."""
-        native: np.dtype[Any] = np.dtype(self._array.dtype).newbyteorder("=")
-        return native
-
-    def read(self, item: int, start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
-        """See `PatchArray`."""
-        try:
-            return np.asarray(self._array[(item, *map(slice, start, stop))], self.dtype)
-        except (ValueError, RuntimeError, OSError) as error:
-            raise CorruptionError.at(
-                f"{self._array.store_path}: item {item}", expected="chunks that decode", found=str(error)
-            ) from error
+    Raises:
+        OSError: If it cannot be read.
+        StoreError: If it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise StoreError.at(path, expected="JSON", found=f"text that is none ({error})") from error
 
 
 def read_array_metadata(folder: Path) -> dict[str, Any]:
@@ -229,15 +225,22 @@ def read_array_metadata(folder: Path) -> dict[str, Any]:
     """
     path = folder / ROOT_METADATA
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = read_json(path)
+    except StoreError:
+        raise
     except OSError as error:
         raise StoreError.at(path, expected="the metadata of an array", found=error.strerror or str(error)) from error
-    except ValueError as error:
-        raise StoreError.at(path, expected="JSON", found=f"text that is none ({error})") from error
     needed = ("shape", "data_type", "chunk_grid", "codecs")
     if not isinstance(metadata, dict) or any(key not in metadata for key in needed):
         raise StoreError.at(path, expected=f"a Zarr v3 array with {', '.join(needed)}", found="JSON without them")
     return metadata
+
+
+def _sizes(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value or not all(type(n) is int and n > 0 for n in value):
+        message = f"{value!r} in place of sizes above 0"
+        raise TypeError(message)
+    return tuple(value)
 
 
 def _only_sharding(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -258,8 +261,8 @@ def _only_sharding(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _index_checked(codecs: list[dict[str, Any]]) -> bool:
     names = [codec.get("name") for codec in codecs]
-    little = codecs[0].get("configuration", {}).get("endian", "little") == "little"
-    if names not in (["bytes"], ["bytes", "crc32c"]) or not little:
+    known = names in (["bytes"], ["bytes", "crc32c"])
+    if not known or codecs[0].get("configuration", {}).get("endian", "little") != "little":
         message = f"index codecs {names}"
         raise ValueError(message)
     return len(names) == 2

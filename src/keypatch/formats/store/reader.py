@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,9 +12,11 @@ import numpy as np
 
 from keypatch import gaussian
 from keypatch.errors import StoreError
-from keypatch.formats.store.arrays import PatchArray, ShardedArray, ZarrArray
+from keypatch.formats.store.arrays import PatchArray, ShardedArray, read_json
 from keypatch.formats.store.digest import ROOT_METADATA
 from keypatch.formats.store.schema import ATTRIBUTE, GAUSSIAN, IMAGE, SCHEMA_VERSION, parse_version
+from keypatch.formats.store.tables import OFFSETS, read_table
+from keypatch.formats.store.zarr_array import ZARR_ERRORS, ZarrArray, is_file, open_group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 _NEEDED = ("schema_version", "axes", "patch_shape", "ds_factor", "grid_shape", "classes", "kinds", "counts", "gaussian")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Patch:
     """One patch with its keypoints.
 
@@ -66,7 +68,7 @@ class Patch:
     local_ds_coords: NDArray[np.float64]
     class_index: NDArray[np.int32]
     annotation_index: NDArray[np.int64]
-    _store: Store
+    _store: Store = field(repr=False)
 
     @cached_property
     def image(self) -> NDArray[Any]:
@@ -92,7 +94,7 @@ class Store:
     threads and in forked workers, and pickled into spawned ones.
 
     Args:
-        path: A folder, or anything that zarr-python opens: a zip file, a URL.
+        path: A folder, a zip file of one, or a URL that fsspec knows.
 
     Raises:
         StoreError: If there is no keypatch store, or one of a newer major version.
@@ -100,7 +102,8 @@ class Store:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = str(path)
-        self._folder = None if "://" in self.path or Path(self.path).is_file() else Path(self.path)
+        self._opened: tuple[int, Any] | None = None
+        self._folder = None if "://" in self.path or is_file(self.path) else Path(self.path)
         self.attributes = _check_attributes(self.path, self._root_attributes())
         self.schema_version: str = self.attributes["schema_version"]
         self.patch_shape = _shape3(self.attributes["patch_shape"])
@@ -110,14 +113,14 @@ class Store:
         self.kinds: tuple[str, ...] = tuple(self.attributes["kinds"])
         self.has_gaussian = bool(self.attributes["gaussian"]["stored"])
         self._tables: dict[str, NDArray[Any]] = {}
-        self.image_array = self._patch_array(IMAGE)
+        self.image_array = self._patch_array(IMAGE, self.patch_shape)
 
     def __len__(self) -> int:
         return self.image_array.shape[0]
 
     def __getitem__(self, index: int) -> Patch:
         i = self._checked_index(index)
-        first, last = (int(n) for n in self.table("patches/keypoint_offsets")[i : i + 2])
+        first, last = (int(n) for n in self.table(OFFSETS)[i : i + 2])
         rows = slice(first, last)
         return Patch(
             index=i,
@@ -159,7 +162,7 @@ class Store:
                 found="a store built with --no-gaussian",
                 hint="use store[i].gaussian()",
             )
-        return self._patch_array(GAUSSIAN)
+        return self._patch_array(GAUSSIAN, (len(self.classes), *self.grid_shape))
 
     def read_image(
         self, index: int, start: Sequence[int] | None = None, shape: Sequence[int] | None = None
@@ -202,39 +205,64 @@ class Store:
         """One of the small arrays, whole, read once and read-only: ``store.table("patches/origin")``.
 
         Raises:
-            StoreError: If it is missing or cannot be decoded.
+            StoreError: If it is missing, cannot be decoded, or is not what the schema demands.
+            CorruptionError: If a chunk is missing, or a value names nothing.
         """
         if path not in self._tables:
-            try:
-                values = np.asarray(self._zarr_group[path][...])
-            except (KeyError, ValueError, RuntimeError, OSError, TypeError) as error:
-                raise StoreError.at(
-                    f"{self.path}/{path}",
-                    expected="an array that decodes",
-                    found=str(error) or type(error).__name__,
-                    hint="run keypatch validate",
-                ) from error
-            values.flags.writeable = False
-            self._tables[path] = values
+            n_rows, below = self._rows_of(path), self._length_of_list(path)
+            self._tables[path] = read_table(self._zarr_group, path, self.path, n_rows=n_rows, below=below)
         return self._tables[path]
+
+    def _rows_of(self, path: str) -> int | None:
+        """Rows that a table must have; None where no other table or array says so."""
+        if path == OFFSETS:
+            return len(self) + 1
+        group = path.partition("/")[0]
+        if group == "keypoints":
+            return int(self.table(OFFSETS)[-1])
+        if group == "annotations" and path != "annotations/volume_index":
+            return len(self.table("annotations/volume_index"))
+        return len(self) if group == "patches" else None
+
+    def _length_of_list(self, path: str) -> int | None:
+        """Length of the list that a table's values are positions in; None where they are not."""
+        name = path.rpartition("/")[2]
+        if name == "volume_index":
+            return len(self.volume_ids)
+        lists = {"class_index": self.classes, "kind": self.kinds, "source_index": self.source_paths}
+        return len(lists[name]) if name in lists else None
 
     @property
     def digest(self) -> str:
         """The one digest of the whole store, as it was written into it (`keypatch validate` proves it)."""
-        return str(self.attributes.get("digests", {}).get("store", ""))
+        digests = self.attributes.get("digests")
+        return str(digests.get("store", "")) if isinstance(digests, dict) else ""
 
     @cached_property
     def volume_records(self) -> list[dict[str, Any]]:
         """What the store says of each volume: id, path, format, shape, dtype, spacing, conventions, scaling."""
+        group = self._zarr_group
         try:
-            return list(self._zarr_group["volumes"].attrs[ATTRIBUTE]["volumes"])
-        except (KeyError, TypeError, ValueError, OSError) as error:
+            records = list(group["volumes"].attrs[ATTRIBUTE]["volumes"])
+        except ZARR_ERRORS as error:
             raise StoreError.at(f"{self.path}/volumes", expected="a list of volumes", found=repr(error)) from error
+        if not all(isinstance(record, dict) and isinstance(record.get("id"), str) for record in records):
+            raise StoreError.at(f"{self.path}/volumes", expected="a list of volumes with ids", found="one of others")
+        return records
 
     @cached_property
     def volume_ids(self) -> tuple[str, ...]:
         """Ids of the volumes, in the order of ``volume_index``."""
-        return tuple(str(record["id"]) for record in self.volume_records)
+        return tuple(record["id"] for record in self.volume_records)
+
+    @cached_property
+    def source_paths(self) -> tuple[str, ...]:
+        """Paths of the annotation files, in the order of ``source_index``."""
+        sources = self.attributes.get("sources", [])
+        try:
+            return tuple(str(source["path"]) for source in sources)
+        except (KeyError, TypeError) as error:
+            raise StoreError.at(self.path, expected="a list of sources with paths", found=repr(sources)[:80]) from error
 
     @cached_property
     def patches(self) -> pd.DataFrame:
@@ -247,7 +275,7 @@ class Store:
                 "volume": np.array(self.volume_ids, dtype=object)[self.table("patches/volume_index")],
                 "kind": kinds[self.table("patches/kind")],
                 "fold": self.table("patches/fold"),
-                "n_keypoints": np.diff(self.table("patches/keypoint_offsets")),
+                "n_keypoints": np.diff(self.table(OFFSETS)),
             }
         )
         return self._with_axes(
@@ -259,7 +287,7 @@ class Store:
         """One row a keypoint as seen from a patch: patch, class_name, and z, y, x in all three spaces."""
         import pandas as pd  # noqa: PLC0415
 
-        counts = np.diff(self.table("patches/keypoint_offsets"))
+        counts = np.diff(self.table(OFFSETS))
         frame = pd.DataFrame(
             {
                 "patch": np.repeat(np.arange(len(self)), counts),
@@ -274,7 +302,6 @@ class Store:
         """One row an annotation of the sources, in a patch or not: volume, class_name, z, y, x, source, row, score."""
         import pandas as pd  # noqa: PLC0415
 
-        sources = np.array([source["path"] for source in self.attributes.get("sources", [])], dtype=object)
         coords = self.table("annotations/coords")
         return pd.DataFrame(
             {
@@ -283,7 +310,7 @@ class Store:
                 "z": coords[:, 0],
                 "y": coords[:, 1],
                 "x": coords[:, 2],
-                "source": sources[self.table("annotations/source_index")],
+                "source": np.array(self.source_paths, dtype=object)[self.table("annotations/source_index")],
                 "source_row": self.table("annotations/source_row"),
                 "score": self.table("annotations/score"),
             }
@@ -310,50 +337,55 @@ class Store:
             raise IndexError(message)
         return i % len(self)
 
-    def _patch_array(self, name: str) -> PatchArray:
-        try:
-            if self._folder is not None:
-                return ShardedArray(self._folder / name)
-        except ValueError:
-            pass  # sharded or encoded by another library in another way: its own library reads it
-        except (KeyError, TypeError, AttributeError) as error:
+    def _patch_array(self, name: str, item_shape: tuple[int, ...]) -> PatchArray:
+        array = self._open_array(name)
+        if array.shape[1:] != item_shape:
             raise StoreError.at(
-                f"{self.path}/{name}", expected="a Zarr v3 array", found=f"{error!r} in zarr.json"
-            ) from error
-        try:
-            return ZarrArray(self._zarr_group[name])
-        except (KeyError, ValueError, OSError) as error:
-            raise StoreError.at(f"{self.path}/{name}", expected="a Zarr v3 array", found=repr(error)) from error
+                f"{self.path}/{name}",
+                expected=f"items of shape {item_shape}, as the store's attributes say",
+                found=f"an array of shape {array.shape}",
+                hint="run keypatch validate",
+            )
+        return array
+
+    def _open_array(self, name: str) -> PatchArray:
+        if self._folder is not None:
+            try:
+                return ShardedArray(self._folder / name)
+            except ValueError:
+                pass  # sharded or encoded by another library in another way: its own library reads it
+        return ZarrArray(self.path, name)
 
     def _root_attributes(self) -> object:
         if self._folder is None:
             return self._zarr_group.attrs.asdict().get(ATTRIBUTE)
         path = self._folder / ROOT_METADATA
         try:
-            root = json.loads(path.read_text(encoding="utf-8"))
+            root = read_json(path)
         except FileNotFoundError as error:
             found = "a folder without zarr.json" if self._folder.is_dir() else "no such file or folder"
             raise StoreError.at(self.path, expected="a keypatch store", found=found) from error
+        except StoreError:
+            raise
         except OSError as error:
             raise StoreError.at(path, expected="a keypatch store", found=error.strerror or str(error)) from error
-        except ValueError as error:
-            raise StoreError.at(path, expected="JSON", found=f"text that is none ({error})") from error
         attributes = root.get("attributes") if isinstance(root, dict) else None
         return attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
 
-    @cached_property
+    @property
     def _zarr_group(self) -> Any:  # noqa: ANN401 - zarr.Group, imported late
-        import zarr  # noqa: PLC0415 - 370 ms that reading images from a folder need not wait for
-
-        try:
-            return zarr.open_group(self.path, mode="r", zarr_format=3)
-        except ImportError as error:
-            raise StoreError.at(self.path, expected="fsspec for a remote store", found=str(error)) from error
-        except (KeyError, ValueError, OSError) as error:
-            raise StoreError.at(self.path, expected="a keypatch store", found=str(error) or repr(error)) from error
+        """Opened once in each process: forked workers that shared the file of a zip would move each other's place."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), open_group(self.path)
+        return self._opened[1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_zarr_group"}
+        return {**self.__dict__, "_opened": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for values in self._tables.values():
+            values.flags.writeable = False  # which pickle forgets
 
 
 def _check_attributes(path: str, attributes: object) -> dict[str, Any]:
