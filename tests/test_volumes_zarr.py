@@ -44,9 +44,9 @@ def multiscales(axes, *levels, unit="angstrom", **more):
 def image(path, attributes, zarr_format=2, **arrays):
     if zarr_format == 3:
         attributes = {"ome": {"version": "0.5", **attributes}}
-    group = zarr.create_group(path, attributes=attributes, zarr_format=zarr_format)
+    zarr.create_group(path, attributes=attributes, zarr_format=zarr_format)
     for name, data in arrays.items():
-        group.create_array(name.lstrip("_"), data=data)
+        zarr.create_array(path / name.lstrip("_"), data=data, zarr_format=zarr_format)
     return path
 
 
@@ -164,7 +164,8 @@ class TestLevels:
 
     def test_a_level_in_a_nested_group(self, tmp_path):
         path = image(tmp_path / "n.zarr", multiscales("xyz", ("scale0/image", [2.0, 3.0, 4.0])))
-        zarr.open_group(path).create_group("scale0").create_array("image", data=counted(2, 3, 4))
+        zarr.open_group(path).create_group("scale0")
+        zarr.create_array(path / "scale0" / "image", data=counted(2, 3, 4), zarr_format=2)
         for info in (info_of(path), info_of(path / "scale0" / "image"), info_of(path, array="scale0/image")):
             assert info.voxel_spacing == (4, 3, 2)
             assert info.shape == (4, 3, 2)
