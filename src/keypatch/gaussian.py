@@ -76,9 +76,9 @@ def render(
         (C, d, h, w) array of ``dtype``, values in [0, 1].
 
     Raises:
-        ValueError: If the shapes do not fit, a class is out of range or a sigma is not above 0.
+        ValueError: If the shapes do not fit, a coordinate is NaN, a class is out of range or a sigma is not above 0.
     """
-    centers = np.asarray(local_ds_coords, np.float64).reshape(-1, 3)
+    centers = _rows(local_ds_coords)
     classes = np.asarray(class_index, np.int64).reshape(-1)
     widths = np.broadcast_to(np.asarray(sigma, np.float64), (3,))
     if len(centers) != len(classes):
@@ -99,3 +99,17 @@ def render(
         z, y, x = (profile[k] for profile in profiles)
         np.maximum(target[c], z[:, None, None] * (y[:, None] * x), out=target[c])
     return target.astype(dtype)
+
+
+def _rows(coords: ArrayLike) -> NDArray[np.float64]:
+    """Keypoints as (K, 3); points given as columns hold as many numbers, and are an error, not another scene."""
+    centers = np.asarray(coords, np.float64)
+    if centers.size == 0:
+        return centers.reshape(0, 3)
+    if centers.ndim != 2 or centers.shape[1] != 3:
+        message = f"expected keypoints of shape (K, 3), found {centers.shape}"
+        raise ValueError(message)
+    if np.isnan(centers).any():
+        message = "expected keypoints that are numbers, found NaN"
+        raise ValueError(message)
+    return centers
