@@ -421,8 +421,7 @@ def read_tables(path: Path, atol: float = 0.0) -> Tables:
     missing = dict.fromkeys(KINDS, 0)
     for entry in own["report"]["left_out"]:
         if entry["what"] == "patches":
-            kind = next(kind for kind in KINDS if f" {kind} " in f" {entry['reason']} ")
-            missing[kind] += entry["count"]
+            missing[next(kind for kind in KINDS if entry["reason"].startswith(f"of kind {kind}:"))] += entry["count"]
     return Tables(arrays, own["recipe"], own["classes"], group["volumes"].attrs["keypatch"]["volumes"], missing, atol)
 
 

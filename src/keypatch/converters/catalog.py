@@ -16,11 +16,11 @@ import numpy as np
 
 from keypatch import geometry
 from keypatch.converters.notes import Notes, Omission, row_items, some
-from keypatch.converters.pairing import Header, Pairing
+from keypatch.converters.pairing import Header, Pairing, Source
 from keypatch.converters.patterns import Match, expand
 from keypatch.converters.suspicion import suspect
 from keypatch.errors import ReadError, UsageError
-from keypatch.formats.annotations import AnnotationTable, VolumeHint, read_annotations
+from keypatch.formats.annotations import VolumeHint, read_annotations
 from keypatch.formats.volumes import VolumeInfo, open_volume, volume_stem
 
 if TYPE_CHECKING:
@@ -124,15 +124,15 @@ def build_catalog(recipe: Recipe) -> Catalog:
     """
     notes = Notes()
     headers = _read_headers(recipe, notes)
-    tables = _read_tables(recipe, notes)
-    pairing = Pairing(headers, recipe.map, notes)
+    sources = _read_sources(recipe, notes)
+    pairing = Pairing(headers, sources, recipe.map, notes)
     points: dict[str, list[_Group]] = defaultdict(list)
     hints: dict[str, VolumeHint] = {}
-    for index, (match, table) in enumerate(tables):
-        for volume_id, name, rows in pairing.rows(match, table):
-            if name is not None and name in table.volumes:
-                hints[volume_id] = _merged(hints.get(volume_id), table.volumes[name])
-            points[volume_id].append(_Group(index, table, rows, match.fields.get("class")))
+    for index, source in enumerate(sources):
+        for volume_id, hint, rows in pairing.rows(source):
+            if hint is not None:
+                hints[volume_id] = _merged(hints.get(volume_id), hint)
+            points[volume_id].append(_Group(index, source, rows))
     named = _drop_unannotated(recipe, headers, points, notes)
     classes = _classes(recipe, points, notes)
     volumes = tuple(
@@ -140,10 +140,9 @@ def build_catalog(recipe: Recipe) -> Catalog:
         for volume_id in sorted(named)
     )
     _check_any(recipe, volumes, notes)
-    roots = _common_folder([match.path for match, _ in tables])
-    sources = tuple(_source(match, table, roots) for match, table in tables)
-    paths = tuple(match.path for match, _ in tables)
-    return Catalog(volumes, classes, sources, paths, tuple(notes.left_out), tuple(notes.warnings))
+    described = tuple(_described(source) for source in sources)
+    paths = tuple(source.match.path for source in sources)
+    return Catalog(volumes, classes, described, paths, notes.left_out, notes.warnings)
 
 
 @dataclass(frozen=True)
@@ -151,27 +150,27 @@ class _Group:
     """The rows of one annotation file that belong to one volume."""
 
     source_index: int
-    table: AnnotationTable
+    source: Source
     rows: pd.DataFrame
-    class_name: str | None
 
     def class_names(self) -> NDArray[Any]:
         """The file's own names; else ``{class}``; else the default."""
         own = self.rows["class_name"]
-        return own.where(own.notna(), self.class_name or DEFAULT_CLASS).to_numpy(dtype=object)
+        return own.where(own.notna(), self.source.match.fields.get("class") or DEFAULT_CLASS).to_numpy(dtype=object)
 
 
 def _read_headers(recipe: Recipe, notes: Notes) -> dict[str, Header]:
     opened: list[tuple[Match, VolumeInfo]] = []
     strangers: list[str] = []
-    for match in expand(recipe.volumes):
+    for match in _in_order(expand(recipe.volumes)):
         try:
             with open_volume(match.path, recipe.volume_options) as volume:
                 opened.append((match, volume.info))
         except ReadError as error:
             if match.named:
                 raise
-            strangers.append(f"{match.path.name}: {str(error).removeprefix(f'{match.path}: ')}")
+            # The message may be of a file in a folder; what goes into a store has no absolute path.
+            strangers.append(str(error).replace(str(match.path), match.path.name))
     notes.omit("volumes", "matched by the pattern, but not readable as a volume", strangers)
     if not opened:
         raise ReadError.at(
@@ -191,23 +190,30 @@ def _read_headers(recipe: Recipe, notes: Notes) -> dict[str, Header]:
                 found=f"{volume_id!r}, which is also that of {headers[volume_id].match.path}",
                 hint="give a pattern with {volume} where the names differ",
             )
-        headers[volume_id] = Header(volume_id, match, info, _relative(match.path, root))
+        header = headers[volume_id] = Header(volume_id, match, info, _relative(match.path, root))
         for warning in info.warnings:
-            notes.warn(match.path, warning)
+            notes.warn(header.relative_path, warning)
     return headers
 
 
-def _read_tables(recipe: Recipe, notes: Notes) -> list[tuple[Match, AnnotationTable]]:
-    tables = []
-    for match in expand(recipe.annotations):
-        table = read_annotations(match.path, recipe.annotation_options)
-        tables.append((match, table))
-        for warning in table.warnings:
-            notes.warn(match.path, warning)
-        for left_out in table.left_out:
+def _read_sources(recipe: Recipe, notes: Notes) -> list[Source]:
+    matches = _in_order(expand(recipe.annotations))
+    root = _common_folder([match.path for match in matches])
+    sources = []
+    for match in matches:
+        source = Source(match, read_annotations(match.path, recipe.annotation_options), _relative(match.path, root))
+        sources.append(source)
+        for warning in source.table.warnings:
+            notes.warn(source.relative_path, warning)
+        for left_out in source.table.left_out:
             reason = f"{left_out.reason} ({left_out.detail})" if left_out.detail else left_out.reason
-            notes.omit("annotations", reason, row_items(match.path, left_out.rows), len(left_out.rows))
-    return tables
+            notes.omit("annotations", reason, row_items(source.relative_path, left_out.rows))
+    return sources
+
+
+def _in_order(matches: Sequence[Match]) -> list[Match]:
+    """By their paths: the order in which a person gives files does not change a store."""
+    return sorted(matches, key=lambda match: os.path.abspath(match.path))  # noqa: PTH100 - see _relative
 
 
 def _merged(earlier: VolumeHint | None, later: VolumeHint) -> VolumeHint:
@@ -256,7 +262,7 @@ def _volume(
     spacing, origin = _spacing(recipe, header, hint, notes)
     if hint.shape is not None and hint.shape != header.info.shape:
         notes.warn(
-            header.match.path,
+            header.relative_path,
             f"shape {header.info.shape}, but the annotations say {hint.shape}; the volume's own counts",
         )
     points = Points.concatenate([_place(header, group, spacing, classes, notes) for group in groups])
@@ -267,13 +273,13 @@ def _volume(
         info=header.info,
         voxel_spacing=spacing,
         voxel_spacing_from=origin,
-        points=_without_duplicates(header.id, points, notes),
+        points=_without_duplicates(header, groups, points, notes),
     )
 
 
 def _place(header: Header, group: _Group, spacing: Vector3, classes: tuple[str, ...], notes: Notes) -> Points:
     """One group's points that can be used, in voxel-index coordinates."""
-    convention, rows, path = group.table.convention, group.rows, group.table.path
+    convention, rows, file = group.source.table.convention, group.rows, group.source.relative_path
     source = rows[["z", "y", "x"]].to_numpy(np.float64)
     coords = geometry.voxel_index(
         source,
@@ -287,24 +293,18 @@ def _place(header: Header, group: _Group, spacing: Vector3, classes: tuple[str, 
     row_numbers = rows["source_row"].to_numpy(np.int64)
     wanted = np.isin(names, np.array(classes, dtype=object))
     if not wanted.all():
-        notes.omit(
-            "annotations",
-            "their class is not in --classes",
-            row_items(path, row_numbers[~wanted]),
-            int((~wanted).sum()),
-        )
+        notes.omit("annotations", "their class is not in --classes", row_items(file, row_numbers[~wanted]))
     inside = geometry.inside(coords, header.info.shape)
     outside = wanted & ~inside
     if outside.any():
         items = [
-            f"{path.name} row {row} at {_point(point)}"
+            f"{file} row {row} at {_point(point)} in {header.id} of {_shape(header.info.shape)} voxels"
             for row, point in zip(row_numbers[outside], coords[outside], strict=True)
         ]
-        reason = f"outside their volume {header.id} of {_shape(header.info.shape)} voxels"
-        notes.omit("annotations", reason, items)
+        notes.omit("annotations", "outside their volume", items)
         hint = suspect(source[wanted], convention, spacing, header.info.shape)
         if hint:
-            notes.warn(path, f"{int(outside.sum())} of {int(wanted.sum())} points lie outside {header.id}; {hint}")
+            notes.warn(file, f"{int(outside.sum())} of {int(wanted.sum())} points lie outside {header.id}; {hint}")
     used = wanted & inside
     position = {name: k for k, name in enumerate(classes)}
     return Points(
@@ -316,16 +316,17 @@ def _place(header: Header, group: _Group, spacing: Vector3, classes: tuple[str, 
     )
 
 
-def _without_duplicates(volume_id: str, points: Points, notes: Notes) -> Points:
+def _without_duplicates(header: Header, groups: Sequence[_Group], points: Points, notes: Notes) -> Points:
     """Keep the first of annotations that are equal in place and class."""
     keys = np.column_stack([points.coords, points.class_index])
     keep = np.zeros(len(keys), bool)
     keep[np.unique(keys, axis=0, return_index=True)[1]] = True
+    files = {group.source_index: group.source.relative_path for group in groups}
     again = [
-        f"row {points.source_row[k]} of source {points.source_index[k]} at {_point(points.coords[k])}"
+        f"{files[points.source_index[k]]} row {points.source_row[k]} at {_point(points.coords[k])} in {header.id}"
         for k in np.flatnonzero(~keep)
     ]
-    notes.omit("annotations", f"duplicates of another in volume {volume_id}", again)
+    notes.omit("annotations", "duplicates of another in place and class", again)
     return points.select(keep)
 
 
@@ -337,7 +338,7 @@ def _spacing(recipe: Recipe, header: Header, hint: VolumeHint, notes: Notes) -> 
     if own is not None:
         if hint.voxel_spacing is not None and not np.allclose(own, hint.voxel_spacing, rtol=SPACING_TOLERANCE, atol=0):
             notes.warn(
-                header.match.path,
+                header.relative_path,
                 f"voxel spacing {_angstrom(own)}, but the annotations say {_angstrom(hint.voxel_spacing)}; "
                 "the header counts and coordinates in voxels are not rescaled (--voxel-spacing, --unit)",
             )
@@ -364,10 +365,10 @@ def _check_any(recipe: Recipe, volumes: Sequence[CatalogVolume], notes: Notes) -
     )
 
 
-def _source(match: Match, table: AnnotationTable, root: Path) -> dict[str, Any]:
-    convention = table.convention
+def _described(source: Source) -> dict[str, Any]:
+    table, convention = source.table, source.table.convention
     return {
-        "path": _relative(match.path, root),
+        "path": source.relative_path,
         "format": table.format,
         "convention": {
             "unit": convention.unit,
@@ -383,11 +384,12 @@ def _source(match: Match, table: AnnotationTable, root: Path) -> dict[str, Any]:
 
 
 def _common_folder(paths: Sequence[Path]) -> Path:
-    return Path(os.path.commonpath([path.resolve().parent for path in paths]))
+    return Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))  # noqa: PTH100 - see _relative
 
 
 def _relative(path: Path, root: Path) -> str:
-    return path.resolve().relative_to(root).as_posix()
+    """Links keep the names that the person gave them: a folder of links is a layout like any other."""
+    return Path(os.path.abspath(path)).relative_to(root).as_posix()  # noqa: PTH100 - Path.resolve follows links
 
 
 def _point(coords: NDArray[np.float64]) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True)
@@ -32,21 +31,45 @@ class Omission:
 
 
 class Notes:
-    """What there is to say while sources are read and patches are planned, in the order of events."""
+    """What there is to say while sources are read and patches are planned, in the order of events.
 
-    def __init__(self, left_out: list[Omission] | None = None, warnings: list[str] | None = None) -> None:
-        self.left_out = left_out or []
-        self.warnings = warnings or []
+    What has the same reason, or the same text, is told once, with all that it is about: a data set of a thousand
+    volumes says as much as one of two.
+    """
 
-    def omit(self, what: str, reason: str, items: Sequence[str], count: int | None = None) -> None:
+    def __init__(self, left_out: Iterable[Omission] = (), warnings: Iterable[str] = ()) -> None:
+        self._left_out: dict[tuple[str, str], tuple[int, list[str]]] = {}
+        self._warnings: dict[str, list[str]] = {}
+        for omission in left_out:
+            self.omit(omission.what, omission.reason, omission.items, omission.count)
+        for warning in warnings:
+            self._warnings[warning] = []
+
+    @property
+    def left_out(self) -> tuple[Omission, ...]:
+        """All that was left out, an entry a reason."""
+        return tuple(
+            Omission(what, reason, count, tuple(items)) for (what, reason), (count, items) in self._left_out.items()
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One line a text, with what it is about before it."""
+        return tuple(f"{some(where)}: {text}" if where else text for text, where in self._warnings.items())
+
+    def omit(self, what: str, reason: str, items: Iterable[str], count: int | None = None) -> None:
         """Note things left out, if there are any; ``count`` where an item stands for several."""
-        if items:
-            self.left_out.append(Omission(what, reason, len(items) if count is None else count, tuple(items)))
+        listed = list(items)
+        if listed:
+            before, others = self._left_out.get((what, reason), (0, []))
+            others.extend(listed)
+            self._left_out[what, reason] = (before + (len(listed) if count is None else count), others)
 
-    def warn(self, where: str | Path, text: str) -> None:
-        """Note what a person should know. Of a path only its name is kept: notes go into the store."""
-        name = where.name if isinstance(where, Path) else where
-        self.warnings.append(text if text.startswith(name) else f"{name}: {text}")
+    def warn(self, where: str, text: str) -> None:
+        """Note what a person should know. Notes go into the store: no absolute path may be in them."""
+        about = self._warnings.setdefault(text, [])
+        if where not in about and not text.startswith(where):
+            about.append(where)
 
 
 def some(names: Iterable[str], limit: int = 5) -> str:
@@ -56,6 +79,6 @@ def some(names: Iterable[str], limit: int = 5) -> str:
     return ", ".join(listed[:limit]) + more
 
 
-def row_items(path: Path, rows: Iterable[Any]) -> list[str]:
+def row_items(file: str, rows: Iterable[Any]) -> list[str]:
     """Rows of a file as items of an `Omission`."""
-    return [f"{path.name} row {int(row)}" for row in rows]
+    return [f"{file} row {int(row)}" for row in rows]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from keypatch.converters.notes import Notes, some
+from keypatch.converters.notes import Notes, row_items, some
 from keypatch.errors import UsageError
 from keypatch.formats.volumes import VolumeInfo, volume_stem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -36,72 +37,124 @@ class Header:
     relative_path: str
 
 
-class Pairing:
-    """Finds the volume that a name in an annotation file means."""
+@dataclass(frozen=True)
+class Source:
+    """One annotation file as it was found and read.
 
-    def __init__(self, headers: Mapping[str, Header], mapped: Mapping[str, str], notes: Notes) -> None:
+    Attributes:
+        match: Where it is.
+        table: What is in it.
+        relative_path: From the folder that all annotation files share, with slashes.
+    """
+
+    match: Match
+    table: AnnotationTable
+    relative_path: str
+
+    @property
+    def names(self) -> list[str]:
+        """Volumes that its rows name, in order of appearance."""
+        in_rows = self.table.points["volume"]
+        return list(dict.fromkeys([*self.table.volumes, *map(str, in_rows[in_rows.notna()])]))
+
+
+class Pairing:
+    """Finds the volume that a name in an annotation file means.
+
+    Args:
+        headers: All volumes, by id.
+        sources: All annotation files.
+        mapped: Names in them to ids, as the person says.
+        notes: Told what is assumed, and what finds no volume.
+    """
+
+    def __init__(
+        self, headers: Mapping[str, Header], sources: Sequence[Source], mapped: Mapping[str, str], notes: Notes
+    ) -> None:
         self._headers = headers
         self._mapped = mapped
         self._notes = notes
-        self._stems = {volume_stem(header.match.path): header.id for header in headers.values()}
-        for name, volume_id in mapped.items():
-            if volume_id not in headers:
-                raise UsageError.at(
-                    f"--map {name}={volume_id}", expected=f"a volume of {some(headers)}", found=repr(volume_id)
-                )
+        stems = {volume_id: volume_stem(header.match.path) for volume_id, header in headers.items()}
+        counts = Counter(stems.values())
+        # Where several files have one stem (denoised.zarr in many folders), it names none of them.
+        unique = {stem: volume_id for volume_id, stem in stems.items() if counts[stem] == 1}
+        self._stems = unique | {volume_id: volume_id for volume_id in headers}
+        stated = {name for source in sources if "volume" not in source.match.fields for name in source.names}
+        by_pattern = any("volume" in source.match.fields for source in sources)
+        self._sole_name = next(iter(stated)) if len(stated) == len(headers) == 1 and not by_pattern else None
+        self._check_map({*stated, *(source.match.fields.get("volume", "") for source in sources)})
 
-    def rows(self, match: Match, table: AnnotationTable) -> Iterable[tuple[str, str | None, pd.DataFrame]]:
-        """Share a table's rows out: volume id, name in the table, rows. A volume stated empty has no rows."""
-        pattern_volume = match.fields.get("volume")
-        if pattern_volume is not None:
-            names = [name for name in table.volumes if name != pattern_volume]
-            if names:
-                self._notes.warn(
-                    match.path, f"names {some(names)} inside; its path says {pattern_volume}, which counts"
-                )
-            yield from self._found(match, {pattern_volume: None}, {pattern_volume: table.points})
-            return
-        has_name = table.points["volume"].notna()
-        groups = {str(name): rows for name, rows in table.points[has_name].groupby("volume", sort=False)}
-        named = {name: groups.get(name, table.points.iloc[:0]) for name in [*table.volumes, *groups]}
-        yield from self._found(match, table.volumes, named)
-        if not named or not has_name.all():
-            yield self._only_volume(match), None, table.points[~has_name]
+    def rows(self, source: Source) -> Iterable[tuple[str, VolumeHint | None, pd.DataFrame]]:
+        """Share a file's rows out: volume id, what the file says of it, rows. A volume stated empty has no rows."""
+        named, hints = self._named(source)
+        yield from self._found(source, hints, named)
+        nameless = source.table.points["volume"].isna()
+        if "volume" not in source.match.fields and (not named or nameless.any()):
+            yield self._only_volume(source), None, source.table.points[nameless]
+
+    def _named(self, source: Source) -> tuple[dict[str, pd.DataFrame], Mapping[str, VolumeHint]]:
+        """Rows by the name of their volume; ``{volume}`` in the path counts before names inside."""
+        points, hints, names = source.table.points, source.table.volumes, source.names
+        owner = source.match.fields.get("volume")
+        if owner is None:
+            groups = {str(name): rows for name, rows in points.groupby("volume", sort=False)}
+            return {name: groups.get(name, points.iloc[:0]) for name in names}, hints
+        if owner in names:
+            of_others = points["volume"].notna() & (points["volume"] != owner)
+            items = row_items(source.relative_path, points["source_row"][of_others])
+            self._notes.omit("annotations", "their row names another volume than their path", items)
+            return {owner: points[~of_others]}, hints
+        if names:
+            self._notes.warn(source.relative_path, f"names {some(names)} inside; its path says {owner}, which counts")
+        return {owner: points}, {owner: hints[names[0]]} if len(names) == 1 and names[0] in hints else {}
 
     def _found(
-        self, match: Match, hints: Mapping[str, VolumeHint | None], named: Mapping[str, pd.DataFrame]
-    ) -> Iterable[tuple[str, str, pd.DataFrame]]:
+        self, source: Source, hints: Mapping[str, VolumeHint], named: Mapping[str, pd.DataFrame]
+    ) -> Iterable[tuple[str, VolumeHint | None, pd.DataFrame]]:
         missing: dict[str, int] = {}
         for name, rows in named.items():
-            volume_id = self._volume_id(name, hints.get(name))
-            if volume_id is None and len(named) == len(self._headers) == 1:
-                (volume_id,) = self._headers
-                self._notes.warn(match.path, f"{name!r} is taken to mean {volume_id!r}, the only volume given")
+            volume_id = self._volume_id(source, name, hints.get(name))
             if volume_id is None:
                 missing[name] = len(rows)
             else:
-                yield volume_id, name, rows
-        if missing:
-            items = [f"{match.path.name}: {name} ({n} rows)" for name, n in missing.items()]
-            self._notes.omit("annotations", "their volume was not given", items, sum(missing.values()))
+                yield volume_id, hints.get(name), rows
+        items = [f"{source.relative_path}: {name} ({n} rows)" for name, n in missing.items()]
+        self._notes.omit("annotations", "their volume was not given", items, sum(missing.values()))
 
-    def _volume_id(self, name: str, hint: VolumeHint | None) -> str | None:
+    def _volume_id(self, source: Source, name: str, hint: VolumeHint | None) -> str | None:
         if name in self._mapped:
             return self._mapped[name]
         if name in self._headers:
             return name
-        stems = [volume_stem(Path(name)), Path(name).stem]
+        stems = [volume_stem(Path(name))]
         if hint is not None and hint.file_stem is not None:
             stems.insert(0, hint.file_stem)
-        return next((self._stems[stem] for stem in stems if stem in self._stems), None)
+        for stem in stems:
+            if stem in self._stems:
+                return self._stems[stem]
+        assumed = self._stems.get(Path(name).stem)
+        if assumed is None and name == self._sole_name:
+            (assumed,) = self._headers
+        if assumed is not None:
+            self._notes.warn(source.relative_path, f"{name!r} is taken to mean the volume {assumed!r}")
+        return assumed
 
-    def _only_volume(self, match: Match) -> str:
+    def _only_volume(self, source: Source) -> str:
         if len(self._headers) != 1:
             raise UsageError.at(
-                match.path,
+                source.match.path,
                 expected="the name of a volume for every point",
                 found=f"none, and {len(self._headers)} volumes were given",
                 hint="give patterns with {volume} for volumes and annotations, or a column with --column volume=NAME",
             )
         (volume_id,) = self._headers
         return volume_id
+
+    def _check_map(self, names: set[str]) -> None:
+        for name, volume_id in self._mapped.items():
+            if volume_id not in self._headers:
+                raise UsageError.at(
+                    f"--map {name}={volume_id}", expected=f"a volume of {some(self._headers)}", found=repr(volume_id)
+                )
+            if name not in names:
+                self._notes.warn("--map", f"no annotation file names {name!r}")

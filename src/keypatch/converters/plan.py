@@ -74,14 +74,15 @@ def build_plan(recipe: Recipe) -> Plan:
 
 def plan_catalog(recipe: Recipe, catalog: Catalog) -> Plan:
     """Place all patches of a catalog that was read already; raises as `build_plan`."""
-    notes = Notes(list(catalog.left_out), list(catalog.warnings))
+    notes = Notes(catalog.left_out, catalog.warnings)
     catalog = replace(catalog, volumes=_large_enough(recipe, catalog.volumes, notes))
     parts, kinds = [], []
     for volume in catalog.volumes:
         sampled = sample_volume(volume.id, volume.info.shape, volume.points.coords, recipe)
         for one in sampled:
             if one.missing:
-                notes.omit("patches", f"of kind {one.kind}: volume {volume.id} {one.why}", [volume.id], one.missing)
+                reason = f"of kind {one.kind}: their volume {one.why}"
+                notes.omit("patches", reason, [f"{one.missing} in {volume.id}"], one.missing)
         parts.append(np.concatenate([one.origins for one in sampled]))
         kinds.append([KINDS.index(one.kind) for one in sampled for _ in one.origins])
     if not sum(map(len, parts)):
@@ -97,7 +98,7 @@ def plan_catalog(recipe: Recipe, catalog: Catalog) -> Plan:
     columns |= _annotation_columns(catalog)
     columns |= _keypoint_columns(recipe, catalog, columns)
     layout = _layout(recipe, catalog, sum(map(len, parts)))
-    return Plan(recipe, catalog, folds, layout, columns, tuple(notes.left_out), tuple(notes.warnings))
+    return Plan(recipe, catalog, folds, layout, columns, notes.left_out, notes.warnings)
 
 
 def _large_enough(recipe: Recipe, volumes: Sequence[CatalogVolume], notes: Notes) -> tuple[CatalogVolume, ...]:
@@ -110,7 +111,7 @@ def _large_enough(recipe: Recipe, volumes: Sequence[CatalogVolume], notes: Notes
         notes.omit("volumes", "smaller than the patch, and --padding inside fills nothing", names)
         return tuple(volume for volume in volumes if fits(volume))
     for name in names:
-        notes.warn(name, "is smaller than the patch on some axis; the rest of its patches is padding")
+        notes.warn(name, "smaller than the patch on some axis; the rest of each patch is padding")
     return tuple(volumes)
 
 

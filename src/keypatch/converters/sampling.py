@@ -113,12 +113,12 @@ def _multi(space: _Space, n: int) -> Sampled:
     draw = space.draw("multi")
 
     def place() -> NDArray[np.int64] | None:
-        first = space.coords[draw.choice(len(space.coords))]
-        others = space.near(first, 1.0)
-        others = others[(space.coords[others] != first).any(axis=1)]
+        first = draw.choice(len(space.coords))
+        near = space.near(space.coords[first], 1.0)
+        others = near[near != first]
         if not len(others):
             return None
-        both = np.stack([first, space.coords[others[draw.choice(len(others))]]])
+        both = space.coords[[first, others[draw.choice(len(others))]]]
         low = np.floor(both.max(axis=0) - space.patch + 0.5).astype(np.int64) + 1
         high = np.floor(both.min(axis=0) + 0.5).astype(np.int64)
         if (low > high).any():
