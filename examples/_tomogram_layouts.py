@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
-import mrcfile  # type: ignore[import-untyped, unused-ignore]
+import mrcfile
 import numpy as np
 import pandas as pd
 import starfile

@@ -27,7 +27,8 @@ class Convention:
 
     Attributes:
         unit: Of the coordinates.
-        axis_order: Meaning of the source's three values in the order in which the source lists them: a permutation of "xyz".
+        axis_order: Meaning of the source's three values, in the order in which the source lists them: a permutation
+            of "xyz".
         zero: The point that the coordinate (0, 0, 0) names.
         index_base: 1 where the source counts its first voxel as 1, else 0.
         inferred: Names of the attributes above that no text states outright; a flag may change them.
@@ -61,7 +62,7 @@ class AnnotationOptions:
         axis_order: See `Convention`.
         zero: See `Convention`.
         index_base: See `Convention`.
-        columns: Role ("volume", "z", "y", "x", "class", "score") to the name, or the number from 0, of a table's column.
+        columns: Role ("volume", "z", "y", "x", "class", "score") to the name, or the number from 0, of a column.
         delimiter: Of a text table; None finds it out.
         header: Whether a text table has a line of names; None finds it out.
         tomograms: A RELION tomograms.star that gives sizes, spacings and file names of its tomograms.
@@ -122,8 +123,8 @@ class AnnotationTable:
             (str, or None where the file has no classes); ``score`` (float64, NaN where there is none);
             ``source_row`` (int64, number of the record in its file from 0, a header not counted).
         volumes: Every volume that the file names, in order of appearance, also those it says have no keypoint.
-        left_out: Rows that are in the file and not in ``points``. A row that states "no keypoint here" (BYU's -1, -1, -1)
-            is not left out: it has done its work in ``volumes``.
+        left_out: Rows that are in the file and not in ``points``. A row that states "no keypoint here" (BYU's -1, -1,
+            -1) is not left out: it has done its work in ``volumes``.
         warnings: One line each.
     """
 

@@ -11,9 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import mrcfile.utils  # type: ignore[import-untyped, unused-ignore]
+import mrcfile.utils
 import numpy as np
-from mrcfile.dtypes import HEADER_DTYPE  # type: ignore[import-untyped, unused-ignore]
+from mrcfile.dtypes import HEADER_DTYPE
 
 from keypatch.errors import FormatError
 from keypatch.formats.volumes.base import VolumeInfo

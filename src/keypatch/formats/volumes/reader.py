@@ -27,7 +27,7 @@ _WIDEST_NUMBER = 8
 
 
 class VolumeReader(ABC):
-    """Base of the readers: checks the box, hands out arrays that are the caller's own, in the machine's byte order."""
+    """Base of the readers: checks the box, hands out arrays in the machine's byte order."""
 
     def __init__(self, info: VolumeInfo) -> None:
         self._info = info
@@ -45,7 +45,8 @@ class VolumeReader(ABC):
             stop: Voxel indices z, y, x; beyond ``start`` on every axis and not beyond the shape.
 
         Returns:
-            C-contiguous array of shape ``stop - start`` and ``info.dtype``, independent of the file.
+            Array of shape ``stop - start`` and ``info.dtype``, usable after ``close``; of a memory-mapped file it is a
+            read-only view, which spares a copy of every patch.
 
         Raises:
             ValueError: If the box is empty or does not lie inside the volume.
@@ -55,7 +56,7 @@ class VolumeReader(ABC):
             message = f"box {tuple(start)} to {tuple(stop)} is empty or outside the volume of shape {self._info.shape}"
             raise ValueError(message)
         z, y, x = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
-        return np.array(self._read_box(z, y, x), dtype=self._info.dtype, order="C")
+        return np.asarray(self._read_box(z, y, x), dtype=self._info.dtype)
 
     @abstractmethod
     def _read_box(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
