@@ -1,0 +1,96 @@
+"""Reading the tables of a store: chunk by chunk, each one checked, and nothing allocated that no file stands for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from keypatch.audit.findings import CAP
+from keypatch.audit.tree import first_missing, numbered
+from keypatch.errors import CorruptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from keypatch.audit.findings import Findings
+    from keypatch.audit.metadata import TableSpec
+    from keypatch.audit.tree import Tree
+
+_SLACK: Final = 4096
+"""Bytes by which a chunk that does not compress may be larger than its values: frame headers and the checksum."""
+
+
+def read_tables(
+    folder: Path, tree: Tree, specs: Mapping[str, TableSpec], findings: Findings
+) -> dict[str, NDArray[Any]]:
+    """Read every table of which all chunks are there and decode.
+
+    Args:
+        folder: Of the store.
+        tree: Its files.
+        specs: Of the tables whose metadata is in order.
+        findings: Added to.
+
+    Returns:
+        Read-only arrays by path, shape and dtype as the schema has them.
+    """
+    read = {}
+    for path, spec in specs.items():
+        values = _read_table(folder, tree, spec, findings)
+        if values is not None:
+            values.flags.writeable = False
+            read[path] = values
+    return read
+
+
+def _read_table(folder: Path, tree: Tree, spec: TableSpec, findings: Findings) -> NDArray[Any] | None:
+    n_chunks = spec.n_chunks
+    there = numbered(tree, spec.table.path, 1 if spec.table.columns else 0, n_chunks)
+    if len(there) < n_chunks:
+        _report_missing(there, spec, findings)
+        return None
+    values = np.empty(spec.table.shape(spec.n_rows), spec.table.dtype)
+    chunk = np.empty(spec.codec.chunk_shape, spec.table.dtype)
+    sound = True
+    for k in range(n_chunks):
+        rows = values[k * spec.chunk_rows : (k + 1) * spec.chunk_rows]
+        if _read_chunk(folder, tree, spec, k, chunk, findings):
+            rows[...] = chunk[: len(rows)]
+        else:
+            sound = False
+    return values if sound else None
+
+
+def _report_missing(there: Mapping[int, int], spec: TableSpec, findings: Findings) -> None:
+    path = spec.table.path
+    missing = first_missing(there, spec.n_chunks, CAP)
+    for k in missing:
+        findings.add("KP208", spec.chunk_name(k), expected="a chunk", found="no such file", within=path)
+    findings.add_uncounted("KP208", path, spec.n_chunks - len(there) - len(missing))
+
+
+def _read_chunk(folder: Path, tree: Tree, spec: TableSpec, k: int, out: NDArray[Any], findings: Findings) -> bool:
+    name, path = spec.chunk_name(k), spec.table.path
+    limit = 2 * spec.codec.nbytes + _SLACK
+    if tree.files[name] > limit:
+        findings.add("KP209", name, expected=f"at most {limit} bytes", found=tree.files[name], within=path)
+        return False
+    try:
+        spec.codec.decode((folder / name).read_bytes(), out, name)
+    except CorruptionError as error:
+        findings.add("KP209", name, expected="a chunk that decodes", found=reason(error), within=path)
+    except OSError as error:
+        findings.add("KP117", name, expected="a readable file", found=error.strerror or error, within=path)
+    else:
+        return True
+    return False
+
+
+def reason(error: Exception) -> str:
+    """What an error of ours says, without the place, which a finding has beside it."""
+    text = str(error)
+    return text.split(": expected ", 1)[-1] if ": expected " in text else text
