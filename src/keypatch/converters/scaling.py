@@ -100,8 +100,14 @@ class Scaling:
             return stored
         for plane, target in zip(block, stored, strict=True):
             mapped = (np.clip(plane.astype(np.float64), self.low, self.high) - self.offset) / self.scale
-            target[...] = mapped if stored.dtype.kind == "f" else np.rint(mapped)
+            target[...] = mapped if stored.dtype.kind == "f" else _rounded(mapped, stored.dtype)
         return stored
+
+
+def _rounded(mapped: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64]:
+    """The nearest integers that the dtype holds; a range that is narrow for its offset may round past the last one."""
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(mapped, out=mapped), limits.min, limits.max, out=mapped)
 
 
 def resolve_dtype(asked: str, source: np.dtype[Any]) -> np.dtype[Any]:
@@ -156,7 +162,8 @@ def measure(
         percentiles: Low and high, in 0 … 100.
 
     Raises:
-        FormatError: If a voxel is NaN or infinite, or all voxels are equal between the percentiles.
+        FormatError: If a voxel is NaN or infinite, or all voxels are equal between the percentiles, or their range is
+            too large or too small for a float64.
     """
     low, high, clipped_share = _exact_range(where, blocks, percentiles)
     if not low < high:
@@ -172,6 +179,13 @@ def measure(
         limits = np.iinfo(stored)
         scale = (high - low) / (int(limits.max) - int(limits.min))
         offset = low - scale * int(limits.min)
+    if not (scale > 0 and math.isfinite(scale)):
+        raise FormatError.at(
+            where,
+            expected="a range that float64 can divide",
+            found=f"{low:g} … {high:g}",
+            hint="narrow --clip-percentiles",
+        )
     return Scaling(stored.name, scale, offset, low, high, percentiles, clipped_share)
 
 
@@ -244,6 +258,8 @@ def _sortable(where: str, block: NDArray[Any]) -> NDArray[np.uint64]:
         raise FormatError.at(
             where, expected="finite voxels", found=f"{n} NaN or infinite ones", hint="clean the volume first"
         )
+    if flat.dtype.kind == "f":
+        flat = flat + flat.dtype.type(0)  # turns -0.0 into 0.0, which equals it
     bits = flat.view(f"u{flat.dtype.itemsize}").astype(np.uint64)
     sign = np.uint64(1 << (width - 1))
     if flat.dtype.kind == "i":
