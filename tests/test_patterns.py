@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import tempfile
 from pathlib import Path
 
@@ -118,6 +119,17 @@ def test_what_stands_for_nothing_is_one_line(tree, pattern, error, says):
         expand([pattern])
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of bytes")
+def test_a_name_that_is_no_text_is_told_as_such(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open(b"tomo_\xff.mrc", "wb"):  # noqa: PTH123 - a Path takes no bytes
+        pass
+    for pattern in ("*.mrc", os.fsdecode(b"tomo_\xff.mrc")):
+        with pytest.raises(ReadError, match="expected a name in UTF-8") as caught:
+            expand([pattern])
+        str(caught.value).encode()
 
 
 NAMES = st.text("ab1_.-[]!^&~{}()+$ ä", min_size=1, max_size=5).filter(lambda name: name.strip(". ") != "")

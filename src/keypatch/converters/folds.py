@@ -36,7 +36,8 @@ def assign_folds(ids: Sequence[str], class_counts: NDArray[np.int64], n_folds: i
     if not n_folds:
         return np.full(len(ids), -1, np.int16)
     if n_folds < 2 or n_folds > len(ids):
-        raise UsageError.at("--folds", expected=f"2 to {len(ids)}, the number of volumes", found=str(n_folds))
+        possible = f"2 to {len(ids)}, the number of volumes" if len(ids) > 1 else "0, with a single volume"
+        raise UsageError.at("--folds", expected=possible, found=str(n_folds))
     shares = np.column_stack([class_counts, np.ones(len(ids))]).astype(np.float64)
     shares /= np.maximum(shares.sum(axis=0), 1)
     loads = np.zeros((n_folds, shares.shape[1]))

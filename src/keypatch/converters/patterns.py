@@ -47,8 +47,18 @@ def expand(patterns: Sequence[str]) -> list[Match]:
     matches: dict[Path, Match] = {}
     for pattern in patterns:
         for match in _expand_one(pattern):
+            _check_name(match.path)
             matches.setdefault(match.path, match)
     return list(matches.values())
+
+
+def _check_name(path: Path) -> None:
+    """A store holds the names of its sources as JSON, which has no place for bytes that are no text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode(errors="backslashreplace").decode()
+        raise ReadError.at(shown, expected="a name in UTF-8", found="other bytes", hint="rename it") from None
 
 
 def below(folder: Path, pattern: str) -> str:

@@ -225,7 +225,7 @@ def _in_reach(
 
     A tree finds candidates, in units of the widened box, and the rule itself decides.
     """
-    if not len(coords):
+    if not len(coords) or not len(origins):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     size, factor = np.asarray(recipe.patch_shape), np.asarray(recipe.ds_factor)
     half = size / 2 + REACH * sigma * factor
