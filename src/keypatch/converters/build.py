@@ -116,7 +116,7 @@ def convert(plan: Plan, out: Path, options: BuildOptions | None = None, progress
             _check_space(plan, journal, out)
             _Build(plan, journal, options, progress or Silent()).run()
             check_unchanged(sources)
-            _finish(plan, journal, out)
+            _finish(plan, journal, out, overwrite=options.overwrite)
         except BaseException:
             if not journal.has_results():
                 journal.remove()
@@ -299,7 +299,7 @@ def _check_space(plan: Plan, journal: Journal, out: Path) -> None:
         )
 
 
-def _finish(plan: Plan, journal: Journal, out: Path) -> None:
+def _finish(plan: Plan, journal: Journal, out: Path, *, overwrite: bool) -> None:
     """Write the metadata of the complete units and give the store its name."""
     with writing(out):
         drop_all_but_shards(journal.store)
@@ -308,4 +308,4 @@ def _finish(plan: Plan, journal: Journal, out: Path) -> None:
     records = [units[unit] for unit in range(plan.layout.n_units)]
     volumes, attributes = volume_records(plan, known), store_attributes(plan)
     journal.record_digest(write_metadata(journal.store, plan.layout, records, plan.columns, volumes, attributes))
-    publish(journal.store, out)
+    publish(journal.store, out, overwrite=overwrite)

@@ -69,13 +69,16 @@ class Journal:
         with writing(out):
             self.folder.mkdir(exist_ok=True)
         lock = FileLock(self.folder / "lock", timeout=0)
-        try:
-            with writing(out):
+        with writing(out):
+            try:
                 lock.acquire()
-        except Timeout as error:
-            raise UsageError.at(
-                out, expected="no other build of it", found=f"one by {self._holder()}", hint="wait for it or stop it"
-            ) from error
+            except Timeout as error:  # an OSError too
+                raise UsageError.at(
+                    out,
+                    expected="no other build of it",
+                    found=f"one by {self._holder()}",
+                    hint="wait for it or stop it",
+                ) from error
         try:
             _write_json(self.folder / "holder.json", {"host": socket.gethostname(), "process": os.getpid()})
             yield

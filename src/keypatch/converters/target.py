@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from typing import TYPE_CHECKING
 
 from keypatch.converters.journal import Journal, build_folder
-from keypatch.errors import CorruptionError, StoreError, UsageError, WriteError
+from keypatch.errors import StoreError, UsageError, WriteError
 from keypatch.formats.store import Store
+from keypatch.formats.store.digest import ROOT_METADATA
 from keypatch.formats.store.disk import sync_folder, writing
+from keypatch.formats.store.schema import ATTRIBUTE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,35 +27,60 @@ def check_target(out: Path, *, overwrite: bool) -> None:
     parent = out.resolve().parent
     if not parent.is_dir():
         raise WriteError.at(out, expected="a folder to write into", found=f"no folder {parent}")
-    _recover(out)
+    _recover(out.resolve())
+    _check_replaceable(out, overwrite=overwrite)
+
+
+def _check_replaceable(out: Path, *, overwrite: bool) -> None:
     if not out.exists():
         return
     if not overwrite:
         raise UsageError.at(
             out, expected="nothing there yet", found="a file or folder", hint="give --overwrite or another -o"
         )
-    try:
-        Store(out)
-    except CorruptionError:
-        return
-    except StoreError as error:
+    if not _is_store(out):
         raise UsageError.at(
             out,
             expected="a keypatch store to overwrite",
             found="something else",
             hint="remove it yourself if it may go",
-        ) from error
+        )
 
 
-def publish(store: Path, out: Path) -> None:
-    """Give the finished store the target's name; a store that was there stays whole until then."""
-    old = _old_folder(out)
+def _is_store(out: Path) -> bool:
+    """Whether this is a store, also one that is damaged or of a version we do not know: its root names us."""
+    try:
+        Store(out)
+    except StoreError:
+        with contextlib.suppress(OSError):
+            return f'"{ATTRIBUTE}"'.encode() in (out / ROOT_METADATA).read_bytes()
+        return False
+    return True
+
+
+def publish(store: Path, out: Path, *, overwrite: bool) -> None:
+    """Give the finished store the target's name; a store that was there stays whole until then.
+
+    Where ``out`` is a symbolic link it stays one, and what it points at is replaced.
+
+    Raises:
+        UsageError: If something has come to lie there during the build that must not be replaced.
+        WriteError: If the disk does not take it; what was there is there again.
+    """
+    _check_replaceable(out, overwrite=overwrite)
+    place, old = out.resolve(), _old_folder(out)
     with writing(out):
-        if out.exists():
-            out.rename(old)
-        store.rename(out)
-        sync_folder(out.resolve().parent)
-        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
+        try:
+            store.rename(place)
+        except BaseException:
+            if old.exists() and not place.exists():
+                old.rename(place)
+            raise
+        sync_folder(place.parent)
+        with contextlib.suppress(OSError):  # the next build into this place tries again
+            _remove(old)
 
 
 def drop_all_but_shards(store: Path) -> None:
@@ -71,16 +99,28 @@ def _old_folder(out: Path) -> Path:
     return resolved.parent / f".{resolved.name}.old"
 
 
+def _remove(store: Path) -> None:
+    """Take away a store, or nothing; one in a zip file is a file."""
+    if store.is_dir():
+        shutil.rmtree(store)
+    else:
+        store.unlink(missing_ok=True)
+
+
 def _recover(out: Path) -> None:
     """Tidy up after a build that was killed in its last moment, with the store whole.
 
-    Between the two renames of a swap the old store is put back; after them what is left of the build is taken away.
+    Between the two renames of a swap the old store is put back; after them what is left of the build is taken away. A
+    build that is in its last moment just now holds the folder, and is left alone.
     """
     old, journal = _old_folder(out), Journal(build_folder(out))
-    with writing(out):
-        if old.exists() and not out.exists():
-            old.rename(out)
-        elif old.exists():
-            shutil.rmtree(old)
-    if out.exists() and journal.gave_its_store_away():
-        journal.remove()
+    if not (old.exists() or journal.gave_its_store_away()):
+        return
+    with journal.held(out):
+        with writing(out):
+            if old.exists() and not out.exists():
+                old.rename(out)
+            elif old.exists():
+                _remove(old)
+        if journal.gave_its_store_away() or not journal.has_results():
+            journal.remove()
