@@ -151,7 +151,7 @@ class Pairing:
         return volume_id
 
     def _check_map(self, names: set[str]) -> None:
-        for name, volume_id in self._mapped.items():
+        for name, volume_id in sorted(self._mapped.items()):
             if volume_id not in self._headers:
                 raise UsageError.at(
                     f"--map {name}={volume_id}", expected=f"a volume of {some(self._headers)}", found=repr(volume_id)
