@@ -19,10 +19,10 @@ CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubcla
 @pytest.mark.parametrize("kind", CLASSES)
 def test_the_message_is_one_line_of_four_parts(kind) -> None:
     error = kind.at(
-        Path("a folder/b.mrc"), expected="3 axes\nor 4", found="2\taxes\r\n'x'", hint="give --array\nplease"
+        Path("a  folder/b.mrc"), expected="3 axes\nor 4", found="2\taxes\r\n'x'", hint="give --array\nplease"
     )
     assert type(error) is kind
-    assert str(error) == "a folder/b.mrc: expected 3 axes or 4, found 2 axes 'x'; give --array please"
+    assert str(error) == "a  folder/b.mrc: expected 3 axes or 4, found 2 axes 'x'; give --array please"
     assert str(kind.at("--sigma", expected="a number", found="'x'")) == "--sigma: expected a number, found 'x'"
 
 

@@ -7,6 +7,7 @@ that fits (``OSError``, ``ValueError``).
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class KeypatchError(Exception):
             The error, its message one line. Only that string is kept, so the error pickles between processes.
         """
         message = f"{where}: expected {expected}, found {found}"
-        return cls(" ".join((f"{message}; {hint}" if hint else message).split()))
+        # Line breaks and tabs go; spaces stay, since a path may hold two in a row.
+        return cls(re.sub(r"[^\S ]+", " ", f"{message}; {hint}" if hint else message))
 
 
 class UsageError(KeypatchError, ValueError):

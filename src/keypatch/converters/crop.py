@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 
+from keypatch.converters.scaling import NotFiniteError
 from keypatch.errors import FormatError
 from keypatch.geometry import Shape3, valid_box
 
@@ -24,7 +25,13 @@ voxels, the nearest of them, their mirror image; "inside" moves the box into the
 
 
 def cut(
-    volume: Volume, origin: Sequence[int], patch_shape: Shape3, *, scaling: Scaling, padding: Padding
+    volume: Volume,
+    origin: Sequence[int],
+    patch_shape: Shape3,
+    *,
+    scaling: Scaling,
+    padding: Padding,
+    out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """Cut one patch.
 
@@ -34,9 +41,10 @@ def cut(
         patch_shape: Voxels.
         scaling: From source voxels to stored ones; padding is done after it.
         padding: What fills the rest.
+        out: C-contiguous array of ``patch_shape`` in the scaling's dtype to write into; a new one when left out.
 
     Returns:
-        C-contiguous array of ``patch_shape`` in the scaling's dtype.
+        ``out``, or a new such array.
 
     Raises:
         ReadError: If the volume cannot be read there.
@@ -48,27 +56,44 @@ def cut(
         raise ValueError(message)
     first, last = start + origin, stop + origin
     block = volume.read(_shape3(first), _shape3(last))
-    if block.dtype.kind == "f":
-        _check_finite(block, f"{volume.info.path}, voxels {_box(first, last)}")
+    patch = np.empty(patch_shape, scaling.dtype) if out is None else out
+    valid = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    where = f"{volume.info.path}, voxels {_box(first, last)}"
     try:
-        stored = scaling.apply(block)
+        scaling.apply(block, patch[valid])
+    except NotFiniteError as error:
+        raise FormatError.at(
+            where, expected="finite voxels", found=str(error), hint="clean the volume first"
+        ) from error
     except ValueError as error:
         raise FormatError.at(
-            f"{volume.info.path}, voxels {_box(first, last)}",
+            where,
             expected=f"values that {scaling.dtype} holds",
             found=str(error),
             hint="choose a wider --dtype or give --clip-percentiles",
         ) from error
-    if stored.shape == tuple(patch_shape):
-        return stored
-    return _fill(stored, [(int(a), int(n - b)) for a, b, n in zip(start, stop, patch_shape, strict=True)], padding)
+    _fill(patch, valid, padding)
+    return patch
 
 
-def _fill(stored: NDArray[Any], margins: list[tuple[int, int]], padding: Padding) -> NDArray[Any]:
+def _fill(patch: NDArray[Any], valid: tuple[slice, ...], padding: Padding) -> None:
+    """Write what lies outside ``valid``, from what lies inside it."""
     if padding in ("edge", "reflect"):
-        return np.pad(stored, margins, mode="edge" if padding == "edge" else "reflect")
-    value = _mean(stored) if padding == "mean" else 0
-    return np.pad(stored, margins, mode="constant", constant_values=value)
+        margins = [(s.start, n - s.stop) for s, n in zip(valid, patch.shape, strict=True)]
+        if any(margin != (0, 0) for margin in margins):
+            patch[...] = np.pad(patch[valid], margins, mode="edge" if padding == "edge" else "reflect")
+        return
+    sides = [side for axis, s in enumerate(valid) for side in _sides(patch, valid, axis, s)]
+    if sides:
+        value = _mean(patch[valid]) if padding == "mean" else 0
+        for side in sides:
+            side[...] = value
+
+
+def _sides(patch: NDArray[Any], valid: tuple[slice, ...], axis: int, s: slice) -> list[NDArray[Any]]:
+    """The slabs before and behind the valid part along one axis, within the valid part along the axes before it."""
+    slabs = (slice(0, s.start), slice(s.stop, patch.shape[axis]))
+    return [patch[(*valid[:axis], slab)] for slab in slabs if slab.stop > slab.start]
 
 
 def _mean(stored: NDArray[Any]) -> Any:  # noqa: ANN401 - a scalar of the array's dtype
@@ -85,15 +110,6 @@ def _exact_sum(values: NDArray[Any]) -> int:
     # Of 64-bit integers the upper and the lower half, so that neither sum overflows.
     upper, lower = (values >> 32).astype(np.int64), (values & 0xFFFFFFFF).astype(np.int64)
     return (int(upper.sum()) << 32) + int(lower.sum())
-
-
-def _check_finite(block: NDArray[Any], where: str) -> None:
-    finite = np.isfinite(block)
-    if not finite.all():
-        n = int(block.size - np.count_nonzero(finite))
-        raise FormatError.at(
-            where, expected="finite voxels", found=f"{n} NaN or infinite ones", hint="clean the volume first"
-        )
 
 
 def _box(first: Sequence[int] | NDArray[Any], last: Sequence[int] | NDArray[Any]) -> str:

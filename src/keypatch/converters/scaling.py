@@ -38,6 +38,10 @@ DEFAULT_PERCENTILES: Final = (0.1, 99.9)
 _DIGIT_BITS: Final = 16
 
 
+class NotFiniteError(ValueError):
+    """Voxels that are NaN or infinite."""
+
+
 @dataclass(frozen=True)
 class Scaling:
     """How the voxels of one volume become stored voxels; the ``scaling`` of a volume in the store.
@@ -81,27 +85,41 @@ class Scaling:
             clipped_share=value.get("clipped_share"),
         )
 
-    def apply(self, block: NDArray[Any]) -> NDArray[Any]:
-        """Map a (D, H, W) block of source voxels to a new C-contiguous block of stored ones.
+    def apply(self, block: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Map a (D, H, W) block of source voxels to stored ones.
 
         Plane by plane, so that the float64 in between stays within a processor's cache.
 
+        Args:
+            block: Source voxels.
+            out: Array of the same shape and the stored dtype to write into; a new one when left out.
+
+        Returns:
+            ``out``, or a new C-contiguous array.
+
         Raises:
+            NotFiniteError: If a voxel is NaN or infinite.
             ValueError: If a plain cast would change a value that the dtype cannot hold.
         """
-        stored = np.empty(block.shape, self.dtype)
-        if self.low is None or self.high is None:
-            with np.errstate(over="raise"):
-                try:
-                    stored[...] = block
-                except FloatingPointError as error:
-                    message = f"values beyond the range of {self.dtype}"
-                    raise ValueError(message) from error
-            return stored
+        stored = np.empty(block.shape, self.dtype) if out is None else out
         for plane, target in zip(block, stored, strict=True):
-            mapped = (np.clip(plane.astype(np.float64), self.low, self.high) - self.offset) / self.scale
-            target[...] = mapped if stored.dtype.kind == "f" else _rounded(mapped, stored.dtype)
+            if plane.dtype.kind == "f" and not np.isfinite(plane).all():
+                message = f"{np.count_nonzero(~np.isfinite(block))} NaN or infinite ones"
+                raise NotFiniteError(message)
+            self._apply_plane(plane, target)
         return stored
+
+    def _apply_plane(self, plane: NDArray[Any], target: NDArray[Any]) -> None:
+        if self.low is not None and self.high is not None:
+            mapped = (np.clip(plane.astype(np.float64), self.low, self.high) - self.offset) / self.scale
+            target[...] = mapped if target.dtype.kind == "f" else _rounded(mapped, target.dtype)
+            return
+        try:
+            with np.errstate(over="raise"):
+                target[...] = plane
+        except FloatingPointError as error:
+            message = f"values beyond the range of {self.dtype}"
+            raise ValueError(message) from error
 
 
 def _rounded(mapped: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[np.float64]:

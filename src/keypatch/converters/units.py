@@ -107,31 +107,41 @@ class Group:
     tasks: tuple[UnitTask, ...]
 
 
-class _LastVolume(threading.local):
-    """The volume that this thread read last, kept open for its next unit."""
+class _Kept(threading.local):
+    """What this thread keeps from one unit for the next: the volume that it read last, and the memory of one patch.
+
+    Memory that is used again is already there; a fresh buffer of this size comes page by page and costs more than
+    what is done with it.
+    """
 
     def __init__(self) -> None:
         self._source: Source | None = None
         self._volume: Volume | None = None
+        self._patch: NDArray[Any] | None = None
 
-    def get(self, source: Source) -> Volume:
+    def volume(self, source: Source) -> Volume:
         if self._volume is None or source != self._source:
             self.close()
             self._volume, self._source = source.open(), source
         return self._volume
 
+    def patch(self, layout: StoreLayout) -> NDArray[Any]:
+        if self._patch is None or (self._patch.shape, self._patch.dtype) != (layout.patch_shape, layout.image_dtype):
+            self._patch = np.empty(layout.patch_shape, layout.image_dtype)
+        return self._patch
+
     def close(self) -> None:
         if self._volume is not None:
             self._volume.close()
-        self._volume = self._source = None
+        self._volume = self._source = self._patch = None
 
 
-_last_volume = _LastVolume()
+_kept = _Kept()
 
 
 def close_volume() -> None:
-    """Close the volume that this thread keeps open; a build calls it when it ends."""
-    _last_volume.close()
+    """Let go of what this thread keeps; a build calls it when it ends."""
+    _kept.close()
 
 
 def measure_volume(
@@ -192,7 +202,7 @@ def write_group(group: Group) -> GroupResult:
 
 def _patches(group: Group, task: UnitTask) -> Iterator[tuple[NDArray[Any], NDArray[Any] | None]]:
     for i, index in enumerate(task.volume_index.tolist()):
-        volume = _last_volume.get(group.sources[index])
+        volume = _kept.volume(group.sources[index])
         with _named(group.sources[index], task.unit):
             image = cut(
                 volume,
@@ -200,6 +210,7 @@ def _patches(group: Group, task: UnitTask) -> Iterator[tuple[NDArray[Any], NDArr
                 group.layout.patch_shape,
                 scaling=group.scalings[index],
                 padding=group.padding,
+                out=_kept.patch(group.layout),
             )
         yield image, _target(group.layout, task, i)
 

@@ -128,15 +128,24 @@ class ChunkCodec:
 
     def encode(self, chunk: NDArray[Any]) -> bytes:
         """Encode one chunk of ``chunk_shape`` and ``dtype``, checksum included."""
-        array = np.ascontiguousarray(chunk, self._wire_dtype)
+        return b"".join(self.encode_parts(chunk))
+
+    def encode_parts(self, chunk: NDArray[Any]) -> tuple[bytes | memoryview, ...]:
+        """The same in parts to be written one after the other.
+
+        Without a compressor the first part is the chunk's own memory: a copy of it would cost as much as writing it
+        does, since a system hands out large fresh buffers page by page.
+        """
+        array = np.ascontiguousarray(chunk, self._wire_dtype).reshape(-1)
         if self._compressor is None:
-            body = array.tobytes()
+            body = array.view(np.uint8)
+            body.flags.writeable = False  # what google-crc32c asks of a buffer
         else:
             with _one_blosc_thread:
-                body = bytes(self._compressor.encode(array.reshape(-1)))
+                body = np.frombuffer(self._compressor.encode(array), np.uint8)
         if not self._checked:
-            return body
-        return body + int(google_crc32c.value(body)).to_bytes(CHECKSUM_BYTES, "little")
+            return (body.data,)
+        return body.data, int(google_crc32c.value(body)).to_bytes(CHECKSUM_BYTES, "little")
 
     def decode(self, encoded: bytes, out: NDArray[Any], where: str) -> None:
         """Decode one chunk into ``out``.

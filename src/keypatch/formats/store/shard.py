@@ -69,13 +69,14 @@ class ShardWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._partial.open("wb")
 
-    def add(self, chunk: int, encoded: bytes) -> None:
-        """Append a chunk; ``chunk`` is its position in the index, each at most once."""
+    def add(self, chunk: int, *parts: bytes | memoryview) -> None:
+        """Append an encoded chunk, in one part or several; ``chunk`` is its place in the index, each at most once."""
         if self._index[chunk, 0] != MISSING:
             message = f"chunk {chunk} of {self.path} was added twice"
             raise ValueError(message)
-        self._index[chunk] = self._position, len(encoded)
-        self._write(encoded)
+        self._index[chunk] = self._position, sum(len(part) for part in parts)
+        for part in parts:
+            self._write(part)
 
     def close(self) -> ShardRecord:
         """Write the index, make the file durable and give it its name."""
@@ -90,7 +91,7 @@ class ShardWriter:
             sync_folder(self.path.parent)
         return ShardRecord(self._hash.digest(), self._position)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         with writing(self.path):
             self._file.write(data)
         self._hash.update(data)

@@ -50,7 +50,7 @@ def write_unit(
         layout: Of the store.
         unit: Which unit.
         patches: For each patch of the unit, in order, its (D, H, W) image and its (C, d, h, w) Gaussian, or None
-            where the layout stores none.
+            where the layout stores none. An array may be used again for the next patch.
 
     Returns:
         The hashes and sizes, for `write_metadata`.
@@ -79,10 +79,10 @@ def write_unit(
                 break
             _check_array(patch, layout.patch_shape, layout.image_dtype)
             for k, box in enumerate(chunk_boxes(layout.patch_shape, layout.chunk_shape)):
-                image.add((count - 1) * layout.chunks_per_patch + k, image_codec.encode(patch[box]))
+                image.add((count - 1) * layout.chunks_per_patch + k, *image_codec.encode_parts(patch[box]))
             if gaussian is not None and gaussian_codec is not None and layout.gaussian_dtype is not None:
                 _check_array(target, target_shape, layout.gaussian_dtype)
-                gaussian.add(count - 1, gaussian_codec.encode(np.asarray(target)))
+                gaussian.add(count - 1, *gaussian_codec.encode_parts(np.asarray(target)))
         if count != len(expected):
             message = f"unit {unit}: expected {len(expected)} patches, found {count}"
             raise ValueError(message)
