@@ -148,7 +148,7 @@ class _Build:
         A unit that ends its worker, or its group, is set aside; what was to come after it is tried in the next round.
         """
         n_units = self.plan.layout.n_units
-        while len(self.journal.units(self.plan.layout)) + len(self.failures) < n_units:
+        while len(self.journal.units(self.plan.layout).keys() | self.failures.keys()) < n_units:
             with _executor(self.plan, self.options) as (executor, workers):
                 try:
                     self._write(executor, workers, self._measure(executor, workers))
@@ -191,7 +191,7 @@ class _Build:
                 self._fail([result.failed], result.error)
 
     def _fail(self, units: Iterable[int], error: KeypatchError) -> None:
-        if self.options.on_error == "stop":
+        if self.options.on_error == "stop" or isinstance(error, WriteError):  # a full disk refuses the others too
             raise error
         self.failures |= dict.fromkeys(units, error)
 

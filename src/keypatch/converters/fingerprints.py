@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,18 +14,25 @@ if TYPE_CHECKING:
 
 
 def fingerprints(plan: Plan) -> dict[str, list[int]]:
-    """What tells that a source was changed: number of files, bytes and latest change of each."""
+    """What tells that a source was changed: number of files, bytes, latest change and a checksum, of each.
+
+    The checksum is of the names, sizes and times of a folder's files, so that two slices that swap names are noticed.
+    """
     paths = [volume.path for volume in plan.catalog.volumes] + list(plan.catalog.source_paths)
     return {str(path.resolve()): _fingerprint(path) for path in paths}
 
 
 def _fingerprint(path: Path) -> list[int]:
     try:
-        files = [entry for entry in path.rglob("*") if entry.is_file()] if path.is_dir() else [path]
-        found = [entry.stat() for entry in files]
+        files = sorted(entry for entry in path.rglob("*") if entry.is_file()) if path.is_dir() else [path]
+        found = [(entry.relative_to(path).as_posix(), entry.stat()) for entry in files]
     except OSError as error:
         raise ReadError.at(path, expected="the source to stay there", found=error.strerror or str(error)) from error
-    return [len(found), sum(s.st_size for s in found), max((s.st_mtime_ns for s in found), default=0)]
+    checksum = 0
+    for name, stat in found:
+        checksum = zlib.crc32(os.fsencode(f"{name}\n{stat.st_size} {stat.st_mtime_ns}\n"), checksum)
+    sizes, times = [stat.st_size for _, stat in found], [stat.st_mtime_ns for _, stat in found]
+    return [len(found), sum(sizes), max(times, default=0), checksum]
 
 
 def check_unchanged(sources: dict[str, list[int]]) -> None:

@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from keypatch.converters.scaling import Scaling
 from keypatch.errors import UsageError
 from keypatch.formats.store import StoreLayout, UnitRecord
-from keypatch.formats.store.disk import writing
+from keypatch.formats.store.disk import sync_file, sync_folder, writing
 from keypatch.formats.store.layout import shard_key
 from keypatch.formats.store.schema import GAUSSIAN, IMAGE
 from keypatch.formats.store.shard import ShardRecord
@@ -103,10 +103,9 @@ class Journal:
         Raises:
             UsageError: If what is there belongs to another recipe, other sources or another version.
         """
-        path = self.folder / "build.json"
         wanted = {"format": FORMAT, **identity}
-        if path.exists() and not restart:
-            differences = _differences(_read_json(path), wanted)
+        if self.has_results() and not restart:
+            differences = _differences(self._begun(), wanted)
             if differences:
                 raise UsageError.at(
                     out,
@@ -116,7 +115,7 @@ class Journal:
                 )
         else:
             self._clear()
-            _write_json(path, wanted)
+            _write_json(self._build_file, wanted, durable=True)
         with writing(out):
             for name in ("scalings", "units", "active", "store"):
                 (self.folder / name).mkdir(exist_ok=True)
@@ -182,8 +181,25 @@ class Journal:
         return (self.folder / "digest").exists() and not self.store.exists()
 
     def has_results(self) -> bool:
-        """Whether there is anything here that the next try would not have to do again."""
-        return any(True for kind in ("units", "scalings") for _ in self._records(kind))
+        """Whether there is anything here that the next try would not have to do again.
+
+        Of what another version began it is not known, so that counts as something.
+        """
+        if not self._build_file.exists():
+            return False
+        of_another_version = self._begun().get("format", FORMAT) != FORMAT
+        return of_another_version or any(True for kind in ("units", "scalings") for _ in self._records(kind))
+
+    @property
+    def _build_file(self) -> Path:
+        return self.folder / "build.json"
+
+    def _begun(self) -> dict[str, Any]:
+        """What the records belong to; nothing where that cannot be read."""
+        try:
+            return _read_json(self._build_file)
+        except (OSError, ValueError):
+            return {}
 
     def count_units(self) -> int:
         """Units that are recorded."""
@@ -210,6 +226,8 @@ class Journal:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What a person would have to change back, the most telling first."""
+    if not old:
+        return ["what it was begun with cannot be read (build.json is damaged)"]
     if old.get("format") != new["format"]:
         return [f"begun by another version of keypatch (build format {old.get('format')}, not {new['format']})"]
     found = []
@@ -224,7 +242,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
             found.append(f"{path} has changed on disk")
     found += [f"{path} is no longer given" for path in old["sources"] if path not in new["sources"]]
     if not found and old["plan"] != new["plan"]:
-        found.append("the plan differs (another version of keypatch or of a library)")
+        found.append(
+            "the plan differs (another version of keypatch or of a library, or a file that the annotations refer to)"
+        )
     return found
 
 
@@ -233,20 +253,28 @@ def _short(value: object) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        message = f"{path} holds no JSON object"
+        raise ValueError(message)  # noqa: TRY004 - as for text that is no JSON
     return value
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    _write_text(path, json.dumps(value, ensure_ascii=False))
+def _write_json(path: Path, value: Mapping[str, Any], *, durable: bool = False) -> None:
+    _write_text(path, json.dumps(value, ensure_ascii=False), durable=durable)
 
 
-def _write_text(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Write beside and rename, so that whoever is killed leaves a whole record or none.
 
-    Records are not fsynced: one that a power failure takes costs its unit once more, and no shard depends on it.
+    Records are not fsynced: one that a power failure takes costs its unit once more, and no shard depends on it. What
+    all records depend on is.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         partial.write_text(text, encoding="utf-8")
+        if durable:
+            sync_file(partial)
         partial.replace(path)
+        if durable:
+            sync_folder(path.parent)
