@@ -65,6 +65,9 @@ SECTIONS = {
 }
 
 
+_SIGMAS = frozenset({"sigma_angstrom", "sigma_ds"})
+
+
 class _Sectioned(click.Command):
     """Shows its options under headings; one that has none comes under the last."""
 
@@ -204,9 +207,12 @@ def _settings(volumes: tuple[str, ...], flags: dict[str, object]) -> dict[str, o
     from keypatch.converters.recipe import read_recipe_file
 
     given = {name: value for name, value in flags.items() if value not in (None, ())}
-    if len(volumes) == 1 and volumes[0].endswith(".toml"):
-        return {**read_recipe_file(Path(volumes[0])), **given}
-    return {"volumes": volumes, **given}
+    if not (len(volumes) == 1 and volumes[0].endswith(".toml")):
+        return {"volumes": volumes, **given}
+    recipe = read_recipe_file(Path(volumes[0]))
+    if given.keys() & _SIGMAS:  # one of the two says it all: the file's other one has lost
+        recipe = {name: value for name, value in recipe.items() if name not in _SIGMAS}
+    return {**recipe, **given}
 
 
 class _Bar:

@@ -27,6 +27,8 @@ def check_target(out: Path, *, overwrite: bool) -> None:
     parent = out.resolve().parent
     if not parent.is_dir():
         raise WriteError.at(out, expected="a folder to write into", found=f"no folder {parent}")
+    with writing(out):  # a name that is too long for the disk shows here
+        build_folder(out).exists()
     _recover(out.resolve())
     _check_replaceable(out, overwrite=overwrite)
 
