@@ -187,7 +187,7 @@ def test_voxels_that_are_no_numbers(bad, percentiles) -> None:
     if percentiles:
         scaling = measure("volume.mrc", lambda: [values.copy()], np.dtype("uint8"), percentiles)
     values[3, 4, 5] = bad
-    place = r"volume\.mrc, voxels z\[2:6\] y\[2:6\] x\[2:6\]: expected finite v.*, found 1 NaN or infinite"
+    place = r"volume\.mrc, voxels z\[2:6\] y\[2:6\] x\[2:6\]: expected finite voxels, found 1 NaN or infinite ones"
     with pytest.raises(FormatError, match=place):
         cut(InMemory(values), (2, 2, 2), (4, 4, 4), scaling=scaling, padding="zero")
     assert cut(InMemory(values), (0, 0, 0), (3, 3, 3), scaling=scaling, padding="zero").shape == (3, 3, 3)
@@ -196,5 +196,5 @@ def test_voxels_that_are_no_numbers(bad, percentiles) -> None:
 def test_voxels_that_the_dtype_does_not_hold() -> None:
     values = np.zeros((6, 6, 6))
     values[5, 5, 5] = 1e300
-    with pytest.raises(FormatError, match=r"z\[2:6\] .*values that float32 holds.*choose a wider --dtype"):
+    with pytest.raises(FormatError, match=r"z\[2:6\] .*expected values that float32 holds.*choose a wider --dtype"):
         cut(InMemory(values), (2, 2, 2), (4, 4, 4), scaling=Scaling("float32"), padding="zero")

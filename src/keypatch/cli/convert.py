@@ -120,7 +120,7 @@ class _Sectioned(click.Command):
 @_option("--axis-order", metavar="ORDER", help="What the source's three values are, such as zyx.")
 @_option("--zero", metavar="WHERE", help="voxel-center, corner, volume-center or volume-center-minus-1.")
 @_option("--index-base", metavar="0|1", help="What the source counts its first voxel as.")
-@click.option("--column", "columns", multiple=True, metavar="ROLE=NAME", help="A table's column; repeatable.")
+@click.option("--columns", multiple=True, metavar="ROLE=NAME,…", help="A table's columns: z=NAME,y=NAME,x=NAME.")
 @_option("--tomograms", metavar="FILE", help="A RELION tomograms.star.")
 @click.option("--map", "map_", multiple=True, metavar="NAME=VOLUME", help="What an annotation's volume name means.")
 @click.option("--dry-run", is_flag=True, help="Say what would be made and what is left out; write nothing.")

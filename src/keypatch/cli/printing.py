@@ -81,9 +81,14 @@ def omissions(left_out: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def json_text(value: Any) -> str:  # noqa: ANN401 - anything that JSON holds
+    """JSON for a person and a program."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+
+
 def as_json(value: Any) -> None:  # noqa: ANN401 - anything that JSON holds
     """Print JSON alone on stdout."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    click.echo(json_text(value))
 
 
 def note(text: str) -> None:

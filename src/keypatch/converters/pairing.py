@@ -145,7 +145,7 @@ class Pairing:
                 source.match.path,
                 expected="the name of a volume for every point",
                 found=f"none, and {len(self._headers)} volumes were given",
-                hint="give patterns with {volume} for volumes and annotations, or a column with --column volume=NAME",
+                hint="give patterns with {volume} for volumes and annotations, or a column with --columns volume=NAME",
             )
         (volume_id,) = self._headers
         return volume_id

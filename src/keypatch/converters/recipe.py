@@ -254,7 +254,7 @@ def _near(name: str) -> str:
 
 
 def _flag(name: str) -> str:
-    return {"columns": "--column", "classes": "--classes"}.get(name, "--" + name.replace("_", "-"))
+    return "--" + name.replace("_", "-")
 
 
 def _plain(value: object) -> object:

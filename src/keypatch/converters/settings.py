@@ -134,8 +134,9 @@ def pairs(flag: str, value: object) -> dict[str, str]:
 
 
 def roles(flag: str, value: object) -> dict[str, str]:
-    """Pairs of a column's role and its name or number."""
-    parsed = pairs(flag, value)
+    """Pairs of a column's role and its name or number, as `pairs` or several of them behind commas in one text."""
+    listed = value if isinstance(value, dict) else [part for entry in texts(flag, value) for part in entry.split(",")]
+    parsed = pairs(flag, listed)
     for role in parsed:
         if role not in COLUMN_ROLES:
             raise UsageError.at(flag, expected=f"ROLE=COLUMN, a role of {', '.join(COLUMN_ROLES)}", found=repr(role))

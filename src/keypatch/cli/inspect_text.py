@@ -1,0 +1,194 @@
+"""What ``keypatch inspect`` says, as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from keypatch.cli import printing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from keypatch.audit.inspect import (
+        AnnotationsDescription,
+        ArrayDescription,
+        KeypointDescription,
+        PatchDescription,
+        StoreDescription,
+        VolumeDescription,
+    )
+
+SHOWN = 10
+"""Volumes, keypoints or names that are listed one by one."""
+
+
+def store_text(store: StoreDescription) -> str:
+    """A store at a glance."""
+    counts = store.counts
+    pairs = [
+        ("store", store.path),
+        ("schema", f"{store.schema_version}, written by {store.writer}"),
+        ("digest", store.digest),
+        ("patches", f"{counts['patches']} of {printing.shape(store.patch_shape)} voxels"),
+        ("grid", f"{printing.shape(store.grid_shape)}, 1/{printing.shape(store.ds_factor)} of it"),
+        ("keypoints", f"{counts['keypoints']} as seen from the patches, of {counts['annotations']} annotations"),
+        ("classes", ", ".join(store.classes)),
+        ("folds", str(store.folds) if store.folds else "none"),
+    ]
+    pairs += [(array.name, _array(array)) for array in store.arrays]
+    lines = [printing.rows(pairs), "volumes"]
+    lines += [f"  {_volume_of_store(volume)}" for volume in store.volumes[:SHOWN]]
+    lines += _more(len(store.volumes))
+    lines.append("sources")
+    lines += [f"  {s['path']}: {s['format']}, {_convention(s['convention'])}" for s in store.sources[:SHOWN]]
+    lines += _more(len(store.sources))
+    if store.left_out:
+        lines += ["left out", printing.omissions(store.left_out)]
+    if store.warnings:
+        lines += ["warnings", *(f"  {warning}" for warning in store.warnings)]
+    return "\n".join(lines)
+
+
+def _array(array: ArrayDescription) -> str:
+    parts = [f"{printing.shape(array.shape)} {array.dtype}", f"{printing.size(array.raw)} raw"]
+    if array.chunk_shape is not None:
+        parts.append(f"chunks {printing.shape(array.chunk_shape)}")
+    if array.shards is not None:
+        parts.append(f"{printing.plural(array.shards, 'shard')} of {array.patches_per_shard}")
+    return ", ".join([*parts, array.codec])
+
+
+def _volume_of_store(volume: Mapping[str, Any]) -> str:
+    return (
+        f"{volume['id']}: {printing.shape(volume['shape'])} {volume['dtype']}, "
+        f"{_angstrom(volume['voxel_spacing'])} ({volume['voxel_spacing_from']}), "
+        f"{printing.plural(volume['patches'], 'patch', 'patches')}, "
+        f"{printing.plural(volume['annotations'], 'annotation')}, {volume['path']}"
+    )
+
+
+def patch_text(patch: PatchDescription) -> str:
+    """One patch and its keypoints."""
+    box = " ".join(f"{axis}[{a}:{b}]" for axis, a, b in zip("zyx", patch.origin, patch.stop, strict=True))
+    pairs = [
+        ("patch", f"{patch.index}, {patch.kind}" + (f", fold {patch.fold}" if patch.fold >= 0 else "")),
+        ("volume", f"{patch.volume}, voxels {box}"),
+        ("padding", f"{patch.padded_share:.1%}" if patch.padded_share else "none"),
+        ("spacing", _angstrom(patch.voxel_spacing)),
+        ("sigma", f"{_numbers(patch.ds_sigma)} coarse voxels, {_angstrom(patch.angstrom_sigma)}"),
+        ("image", f"{patch.minimum:g} to {patch.maximum:g}, mean {patch.mean:.4g}"),
+    ]
+    if patch.gaussian_maximum is not None:
+        maxima = ", ".join(f"{name} {value:.3f}" for name, value in patch.gaussian_maximum.items())
+        pairs.append(("gaussian", f"greatest value: {maxima}"))
+    inside = [keypoint for keypoint in patch.keypoints if keypoint.inside]
+    beyond = [keypoint for keypoint in patch.keypoints if not keypoint.inside]
+    count = f"{printing.plural(len(inside), 'keypoint')} inside, {len(beyond)} beyond the border"
+    lines = [printing.rows(pairs), count]
+    lines += [_keypoint_line(keypoint) for keypoint in [*inside, *beyond][:SHOWN]]
+    return "\n".join(lines + _more(len(patch.keypoints)))
+
+
+def _keypoint_line(keypoint: KeypointDescription) -> str:
+    where = "" if keypoint.inside else " (beyond)"
+    return (
+        f"  {keypoint.class_name}{where}: rs {_point(keypoint.local_rs)}, ds {_point(keypoint.local_ds)}, "
+        f"volume {_point(keypoint.global_coords)}, {keypoint.source} row {keypoint.source_row}"
+    )
+
+
+def source_text(source: VolumeDescription | AnnotationsDescription) -> str:
+    """What was read of a source, and what was assumed."""
+    from keypatch.audit.inspect import VolumeDescription
+
+    return _volume_text(source) if isinstance(source, VolumeDescription) else _annotations_text(source)
+
+
+def _volume_text(volume: VolumeDescription) -> str:
+    spacing = "not declared: give --voxel-spacing" if volume.voxel_spacing is None else _angstrom(volume.voxel_spacing)
+    values = f"{volume.minimum:g} to {volume.maximum:g}, mean {volume.mean:.4g} ({volume.looked_at})"
+    if volume.not_finite:
+        values += f", and {volume.not_finite} NaN or infinite"
+    access = {"region": "reads only the region", "slices": "reads whole slices", "whole": "reads all of it"}
+    pairs = [
+        ("volume", volume.path),
+        ("format", volume.format),
+        ("shape", f"{printing.shape(volume.shape)} (z, y, x) {volume.dtype}, {printing.size(volume.raw)}"),
+        ("spacing", spacing),
+        *([("extent", f"{_numbers(volume.extent)} Å")] if volume.extent else []),
+        ("values", values),
+        ("a patch", access.get(volume.access, volume.access)),
+        *((key, _value(value)) for key, value in volume.conventions.items()),
+    ]
+    return "\n".join([printing.rows(pairs), *_warnings(volume.warnings)])
+
+
+def _annotations_text(source: AnnotationsDescription) -> str:
+    empty = sum(1 for n in source.by_volume.values() if not n)
+    volumes = f"{len(source.by_volume)}" + (f", {empty} of them without a point" if empty else "")
+    pairs = [
+        ("annotations", source.path),
+        ("format", source.format),
+        ("read as", _convention(source.convention)),
+        *[("", f"note: {note}") for note in source.convention["notes"]],
+        ("points", str(source.points)),
+        ("volumes", volumes),
+        ("classes", printing.counted({name or "(none named)": n for name, n in source.by_class.items()})),
+    ]
+    if source.low is not None and source.high is not None:
+        spans = (f"{axis} {a:.6g} to {b:.6g}" for axis, a, b in zip("zyx", source.low, source.high, strict=True))
+        pairs.append(("range", ", ".join(spans)))
+    lines = [printing.rows(pairs)]
+    for name, n in list(source.by_volume.items())[:SHOWN]:
+        hints = ", ".join(f"{key} {_value(value)}" for key, value in source.volume_hints.get(name, {}).items())
+        named = f"  {name or '(no volume named)'}: {printing.plural(n, 'point')}"
+        lines.append(f"{named}; {hints}" if hints else named)
+    lines += _more(len(source.by_volume))
+    for left_out in source.left_out:
+        detail = f" ({left_out['detail']})" if left_out["detail"] else ""
+        lines.append(f"left out: {printing.plural(len(left_out['rows']), 'row')}: {left_out['reason']}{detail}")
+    return "\n".join([*lines, *_warnings(source.warnings)])
+
+
+def _convention(convention: Mapping[str, Any]) -> str:
+    """``angstrom, xyz, zero at volume-center (assumed)``: what was assumed is marked."""
+    assumed = set(convention["inferred"])
+
+    def marked(name: str, text: str) -> str:
+        return f"{text} (assumed)" if name in assumed else text
+
+    base = [marked("index_base", f"first voxel is {convention['index_base']}")] if convention["index_base"] else []
+    return ", ".join(
+        [
+            marked("unit", str(convention["unit"])),
+            marked("axis_order", f"values in the order {convention['axis_order']}"),
+            marked("zero", f"zero at {convention['zero']}"),
+            *base,
+        ]
+    )
+
+
+def _warnings(warnings: Sequence[str]) -> list[str]:
+    return ["warnings", *(f"  {warning}" for warning in warnings)] if warnings else []
+
+
+def _more(n: int) -> list[str]:
+    return [f"  … and {n - SHOWN} more (--json lists all)"] if n > SHOWN else []
+
+
+def _value(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_value, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:.4g}" for value in (values[:1] if len(set(values)) == 1 else values))
+
+
+def _angstrom(values: Sequence[float]) -> str:
+    return f"{' '.join(f'{value:g}' for value in dict.fromkeys(round(v, 6) for v in values))} Å"
+
+
+def _point(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.2f}" for value in values) + ")"
