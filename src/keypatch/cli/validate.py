@@ -108,7 +108,7 @@ def _as_text(report: ValidationReport, *, strict: bool) -> str:
         )
     if checked.peaks:
         looked_at.append(
-            f"{printing.plural(checked.peaks, 'peak')} within {checked.peak_offset:.2f} coarse voxels of its keypoint"
+            f"{printing.plural(checked.peaks, 'peak')} at most {checked.peak_offset:.2g} coarse voxels off"
         )
     if checked.recut:
         looked_at.append(f"{printing.plural(checked.recut, 'patch', 'patches')} cut again from the source")
