@@ -13,13 +13,13 @@ from tests.sources import (
     converted,
     every_file,
     keypatch,
-    read_tables,
     truth,
     write_copick,
     write_csv,
     write_mrc,
     write_relion5,
 )
+from tests.store_truth import read_tables
 
 SETTINGS = (
     *("--patch-shape", "8,16,12", "--ds-factor", "2,4,3", "--multi", 1, "--hard-negatives", 1, "--negatives", 1),

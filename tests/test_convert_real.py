@@ -12,7 +12,8 @@ import pytest
 import tifffile
 import zarr
 from PIL import Image
-from tests.sources import Truth, assert_store_is_true, convert, converted, keypatch, read_tables
+from tests.sources import Truth, assert_store_is_true, convert, converted, keypatch
+from tests.store_truth import read_tables
 
 # ----- two microtubules with RELION 5 picks -----
 
@@ -155,11 +156,11 @@ def test_mrc_with_picks_in_angstrom(real_data, tmp_path, name):
         "-o",
         out,
         "--patch-shape",
-        8,
+        16,
         "--ds-factor",
         4,
         "--grid",
-        8,
+        16,
         "--padding",
         "edge",
     )

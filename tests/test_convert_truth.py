@@ -18,12 +18,12 @@ from tests.sources import (
     assert_store_is_true,
     convert,
     converted,
-    read_tables,
     truth,
     write_csv,
     write_mrc,
     write_npy,
 )
+from tests.store_truth import read_tables
 
 EVERY_KIND = ("--multi", 2, "--hard-negatives", 2, "--negatives", 2, "--grid", 8)
 SMALL = ("--patch-shape", "8,16,12", "--ds-factor", "2,4,3")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.sources import crop
+from tests.store_truth import crop
 
 from keypatch.converters.crop import PADDINGS, cut
 from keypatch.converters.recipe import Recipe
