@@ -18,10 +18,10 @@ import numpy as np
 
 from keypatch.converters.describe import store_attributes, volume_records
 from keypatch.converters.fingerprints import check_unchanged, fingerprints
-from keypatch.converters.journal import Journal, build_folder
+from keypatch.converters.journal import Journal, Work, build_folder
 from keypatch.converters.scaling import Scaling, needs_range
 from keypatch.converters.target import check_target, drop_all_but_shards, publish
-from keypatch.converters.tasks import groups, source_of
+from keypatch.converters.tasks import groups, volume_sources
 from keypatch.converters.units import close_volume, measure_volume, write_group
 from keypatch.converters.workers import SerialExecutor, WorkerPool, pool
 from keypatch.errors import BuildIncompleteError, KeypatchError, WorkerError, WriteError
@@ -30,10 +30,11 @@ from keypatch.formats.store.digest import canonical_json
 from keypatch.formats.store.disk import writing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
     from pathlib import Path
 
     from keypatch.converters.plan import Plan
+    from keypatch.converters.units import Source
 
 T = TypeVar("T")
 
@@ -74,7 +75,8 @@ class BuildOptions:
         restart: Drop what an earlier build finished.
         workers: Processes; None for the cores, or one where the store is small.
         executor: Runs the units instead of our own processes: any `concurrent.futures.Executor` whose workers see
-            the same files.
+            the same files. It gets two calls for each of ``workers`` at a time. It stays the caller's, so a build that
+            ends early first waits for the calls that run.
         on_error: After a unit that cannot be built: stop, or finish the others first.
     """
 
@@ -114,7 +116,7 @@ def convert(plan: Plan, out: Path, options: BuildOptions | None = None, progress
         try:
             journal.begin(out, _identity(plan, sources), restart=options.restart)
             _check_space(plan, journal, out)
-            _Build(plan, journal, options, progress or Silent()).run()
+            _Build(plan, journal, volume_sources(plan, sources), options, progress or Silent()).run()
             check_unchanged(sources)
             _finish(plan, journal, out, overwrite=options.overwrite)
         except BaseException:
@@ -135,9 +137,12 @@ def kept_units(out: Path) -> int:
 class _Build:
     """Measures and writes all that the journal does not have yet."""
 
-    def __init__(self, plan: Plan, journal: Journal, options: BuildOptions, progress: Progress) -> None:
+    def __init__(
+        self, plan: Plan, journal: Journal, sources: list[Source], options: BuildOptions, progress: Progress
+    ) -> None:
         self.plan = plan
         self.journal = journal
+        self.sources = sources
         self.options = options
         self.progress = progress
         self.failures: dict[int, KeypatchError] = {}
@@ -149,18 +154,18 @@ class _Build:
         """
         n_units = self.plan.layout.n_units
         while len(self.journal.units(self.plan.layout).keys() | self.failures.keys()) < n_units:
-            with _executor(self.plan, self.options) as (executor, workers):
+            with _executor(self.plan, self.options) as executor:
                 try:
-                    self._write(executor, workers, self._measure(executor, workers))
+                    self._write(executor, self._measure(executor))
                 except BrokenExecutor as error:
-                    unit, death = _who_died(self.plan, self.journal, workers, error)
-                    if self.options.on_error == "stop" or unit is None:
+                    units, death = self._who_died(executor, error)
+                    if self.options.on_error == "stop" or not units:
                         raise death from error
-                    self.failures[unit] = death
+                    self.failures |= dict.fromkeys(units, death)
         if self.failures:
             raise BuildIncompleteError.of(n_units, self.failures)
 
-    def _measure(self, executor: Executor, workers: WorkerPool | None) -> list[Scaling]:
+    def _measure(self, executor: Executor) -> list[Scaling]:
         """The scaling of every volume; one that cannot be measured fails the units of its patches."""
         stored, percentiles = self.plan.layout.image_dtype, self.plan.recipe.clip_percentiles
         volumes, known = self.plan.catalog.volumes, self.journal.scalings()
@@ -168,27 +173,29 @@ class _Build:
         if needed:
             self.progress.start("measure", len(needed), len([i for i in needed if i in known]))
         calls = (
-            (measure_volume, (self.journal.folder, i, source_of(self.plan, i), stored.name, percentiles))
+            (measure_volume, (self.journal.folder, i, self.sources[i], stored.name, percentiles))
             for i in needed
             if i not in known
         )
-        for index, error in _results(executor, workers, calls, self._ahead(executor)):
-            self.progress.step()
-            if error is not None:
-                self._fail(self._units_of(index), error)
+        with contextlib.closing(_results(executor, calls, self._ahead(executor))) as results:
+            for index, error in results:
+                self.progress.step()
+                if error is not None:
+                    self._fail(self._units_of(index), error)
         known = self.journal.scalings()
         return [known.get(i, Scaling(stored.name)) for i in range(len(volumes))]
 
-    def _write(self, executor: Executor, workers: WorkerPool | None, scalings: list[Scaling]) -> None:
+    def _write(self, executor: Executor, scalings: list[Scaling]) -> None:
         layout = self.plan.layout
         done = self.journal.units(layout)
         self.progress.start("write", layout.n_patches, sum(len(layout.unit_patches(unit)) for unit in done))
-        missing = groups(self.plan, self.journal.folder, scalings, skip={*done, *self.failures})
+        missing = groups(self.plan, self.journal.folder, self.sources, scalings, skip={*done, *self.failures})
         calls = ((write_group, (group,)) for group in missing)
-        for result in _results(executor, workers, calls, self._ahead(executor)):
-            self.progress.step(sum(len(layout.unit_patches(unit)) for unit in result.finished))
-            if result.failed is not None and result.error is not None:
-                self._fail([result.failed], result.error)
+        with contextlib.closing(_results(executor, calls, self._ahead(executor))) as results:
+            for result in results:
+                self.progress.step(sum(len(layout.unit_patches(unit)) for unit in result.finished))
+                if result.failed is not None and result.error is not None:
+                    self._fail([result.failed], result.error)
 
     def _fail(self, units: Iterable[int], error: KeypatchError) -> None:
         if self.options.on_error == "stop" or isinstance(error, WriteError):  # a full disk refuses the others too
@@ -199,25 +206,52 @@ class _Build:
         rows = np.flatnonzero(self.plan.columns["patches/volume_index"] == volume)
         return sorted(set((rows // self.plan.layout.patches_per_shard).tolist()))
 
+    def _who_died(self, executor: Executor, error: BrokenExecutor) -> tuple[list[int], WorkerError]:
+        """The units that a dead worker was at, or whose volume it was measuring, and what to say of it."""
+        casualties = executor.casualties() if isinstance(executor, WorkerPool) else {}
+        active = self.journal.active()
+        for process in casualties.keys() & active.keys():
+            work = active[process]
+            units = [work.index] if work.kind == "unit" else self._units_of(work.index)
+            return units, self._death(work, casualties[process])
+        hint = "the same command goes on"
+        if 1 in casualties.values():
+            hint += "; a script has to call convert below: if __name__ == '__main__'"
+        found = str(error).rstrip(".") or "that they ended"
+        return [], WorkerError.at("worker", expected="processes that finish their units", found=found, hint=hint)
+
+    def _death(self, work: Work, code: int) -> WorkerError:
+        index, task = work.index, "measure"
+        if work.kind == "unit":
+            index = int(self.plan.columns["patches/volume_index"][self.plan.layout.unit_patches(work.index).start])
+            task = f"finish unit {work.index} of"
+        volume = self.plan.catalog.volumes[index]
+        memory = " (the system may have killed it for its memory)" if code == -9 else ""
+        return WorkerError.at(
+            volume.path,
+            expected=f"a worker to {task} volume {volume.id}",
+            found=f"that it died by {f'signal {-code}' if code < 0 else f'exit code {code}'}{memory}",
+            hint="what was finished is kept: the same command goes on, with fewer --workers if memory is short",
+        )
+
     def _ahead(self, executor: Executor) -> int:
         """Calls in flight: enough that no worker waits, few enough that an error ends the build soon."""
         return 1 if isinstance(executor, SerialExecutor) else 2 * (self.options.workers or _cores())
 
 
 def _results(
-    executor: Executor,
-    workers: WorkerPool | None,
-    calls: Iterator[tuple[Callable[..., T], tuple[Any, ...]]],
-    ahead: int,
-) -> Iterator[T]:
-    """Results of calls in the order in which they end, with at most ``ahead`` of them in flight."""
+    executor: Executor, calls: Iterator[tuple[Callable[..., T], tuple[Any, ...]]], ahead: int
+) -> Generator[T, None, None]:
+    """Results of calls in the order in which they end, with at most ``ahead`` of them in flight.
+
+    When it is closed early none of them runs any more, or writes behind the back of the next build; our own workers
+    are stopped by who owns them.
+    """
     in_flight: set[Future[T]] = set()
     try:
         while True:
             while len(in_flight) < ahead and (call := next(calls, None)) is not None:
                 in_flight.add(executor.submit(call[0], *call[1]))
-                if workers is not None:
-                    workers.remember()
             if not in_flight:
                 return
             ready, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
@@ -226,48 +260,27 @@ def _results(
     finally:
         for future in in_flight:
             future.cancel()
+        if not isinstance(executor, WorkerPool):
+            wait(in_flight)
 
 
 @contextlib.contextmanager
-def _executor(plan: Plan, options: BuildOptions) -> Iterator[tuple[Executor, WorkerPool | None]]:
+def _executor(plan: Plan, options: BuildOptions) -> Iterator[Executor]:
     if options.executor is not None:
-        yield options.executor, None
+        yield options.executor
         return
     n_bytes = plan.layout.n_patches * plan.layout.image_bytes
     n_workers = options.workers or (1 if n_bytes <= SERIAL_BYTES else _cores())
     if n_workers == 1:
-        yield SerialExecutor(), None
+        yield SerialExecutor()
         return
     with pool(n_workers) as workers:
-        yield workers.executor, workers
+        yield workers
 
 
 def _cores() -> int:
     """Cores that this process may use, which a scheduler may have made fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _who_died(
-    plan: Plan, journal: Journal, workers: WorkerPool | None, error: BrokenExecutor
-) -> tuple[int | None, WorkerError]:
-    """The unit that a dead worker was marked to work on, and what to say of it."""
-    active = journal.active()
-    for process, code in (workers.casualties() if workers is not None else {}).items():
-        if process not in active:
-            continue
-        unit = active[process]
-        owner = int(plan.columns["patches/volume_index"][plan.layout.unit_patches(unit).start])
-        volume = plan.catalog.volumes[owner]
-        memory = " (the system may have killed it for its memory)" if code == -9 else ""
-        return unit, WorkerError.at(
-            volume.path,
-            expected=f"a worker to finish unit {unit} of volume {volume.id}",
-            found=f"that it died by {f'signal {-code}' if code < 0 else f'exit code {code}'}{memory}",
-            hint="what was finished is kept: the same command goes on, with fewer --workers if memory is short",
-        )
-    return None, WorkerError.at(
-        "worker", expected="processes that finish their units", found=str(error), hint="the same command goes on"
-    )
 
 
 def _identity(plan: Plan, sources: dict[str, list[int]]) -> dict[str, Any]:

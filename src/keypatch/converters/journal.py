@@ -5,7 +5,7 @@
       build.json            the recipe, the sources and the plan that the rest belongs to
       scalings/0.json       one volume's scaling
       units/0.json          one finished unit: sizes and hashes of its shards
-      active/4711-1         the unit that thread 1 of process 4711 works on
+      active/4711-1         what thread 1 of process 4711 works on
       digest                of the finished store, written just before it gets its name
       store/                the store itself
 
@@ -21,8 +21,9 @@ import os
 import shutil
 import socket
 import threading
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from filelock import FileLock, Timeout
 
@@ -45,6 +46,19 @@ def build_folder(out: Path) -> Path:
     """The hidden folder in which the store ``out`` is built, beside it."""
     resolved = out.resolve()
     return resolved.parent / f".{resolved.name}.building"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process is at: writing a unit, or measuring a volume.
+
+    Attributes:
+        kind: Which of the two.
+        index: Of the unit or the volume.
+    """
+
+    kind: Literal["unit", "volume"]
+    index: int
 
 
 class Journal:
@@ -154,22 +168,23 @@ class Journal:
         return (record.gaussian is None) == (layout.gaussian_dtype is None)
 
     @contextlib.contextmanager
-    def working_on(self, unit: int) -> Iterator[None]:
-        """Mark that this process (and thread) works on a unit; the mark of one that was killed stays."""
+    def working_on(self, work: Work) -> Iterator[None]:
+        """Mark that this process (and thread) is at some work; the mark of one that was killed stays."""
         marker = self.folder / "active" / f"{os.getpid()}-{threading.get_ident()}"
         with writing(marker):
-            marker.write_text(str(unit), encoding="utf-8")
+            marker.write_text(f"{work.kind} {work.index}", encoding="utf-8")
         try:
             yield
         finally:
             marker.unlink(missing_ok=True)
 
-    def active(self) -> dict[int, int]:
-        """Processes and the units that they were marked to work on."""
+    def active(self) -> dict[int, Work]:
+        """Processes and what they were marked to work on."""
         found = {}
         for path in (self.folder / "active").iterdir():
             with contextlib.suppress(ValueError, OSError):
-                found[int(path.name.partition("-")[0])] = int(path.read_text(encoding="utf-8"))
+                kind, index = path.read_text(encoding="utf-8").split()
+                found[int(path.name.partition("-")[0])] = Work("unit" if kind == "unit" else "volume", int(index))
         return found
 
     def record_digest(self, digest: str) -> None:

@@ -9,19 +9,22 @@ import numpy as np
 from keypatch.converters.units import Group, Source, UnitTask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from keypatch.converters.plan import Plan
     from keypatch.converters.scaling import Scaling
 
 
-def groups(plan: Plan, folder: Path, scalings: Sequence[Scaling], skip: set[int]) -> Iterator[Group]:
+def groups(
+    plan: Plan, folder: Path, sources: Sequence[Source], scalings: Sequence[Scaling], skip: set[int]
+) -> Iterator[Group]:
     """The missing units: one by one, but together where their volume has to be decoded whole or slice by slice.
 
     Args:
         plan: Of the store.
         folder: Of the build.
+        sources: One a volume.
         scalings: One a volume.
         skip: Units that are not to be written.
     """
@@ -31,11 +34,11 @@ def groups(plan: Plan, folder: Path, scalings: Sequence[Scaling], skip: set[int]
             continue
         task = _task(plan, unit)
         if pending and not _belongs(plan, pending[-1], task):
-            yield _group(plan, folder, scalings, pending)
+            yield _group(plan, folder, sources, scalings, pending)
             pending = []
         pending.append(task)
     if pending:
-        yield _group(plan, folder, scalings, pending)
+        yield _group(plan, folder, sources, scalings, pending)
 
 
 def _belongs(plan: Plan, before: UnitTask, task: UnitTask) -> bool:
@@ -45,22 +48,27 @@ def _belongs(plan: Plan, before: UnitTask, task: UnitTask) -> bool:
     return last == first and starts_alone and plan.catalog.volumes[first].info.access != "region"
 
 
-def _group(plan: Plan, folder: Path, scalings: Sequence[Scaling], tasks: Sequence[UnitTask]) -> Group:
+def _group(
+    plan: Plan, folder: Path, sources: Sequence[Source], scalings: Sequence[Scaling], tasks: Sequence[UnitTask]
+) -> Group:
     volumes = np.unique(np.concatenate([task.volume_index for task in tasks])).tolist()
     return Group(
         folder=folder,
         layout=plan.layout,
         padding=plan.recipe.padding,
-        sources={index: source_of(plan, index) for index in volumes},
+        sources={index: sources[index] for index in volumes},
         scalings={index: scalings[index] for index in volumes},
         tasks=tuple(tasks),
     )
 
 
-def source_of(plan: Plan, index: int) -> Source:
-    """How a worker gets at one volume of a plan."""
-    volume = plan.catalog.volumes[index]
-    return Source(volume.id, volume.path.resolve(), plan.recipe.volume_options, volume.info.shape)
+def volume_sources(plan: Plan, fingerprints: Mapping[str, Sequence[int]]) -> list[Source]:
+    """How a worker gets at each volume of a plan."""
+    paths = [volume.path.resolve() for volume in plan.catalog.volumes]
+    return [
+        Source(volume.id, path, plan.recipe.volume_options, volume.info.shape, tuple(fingerprints[str(path)]))
+        for volume, path in zip(plan.catalog.volumes, paths, strict=True)
+    ]
 
 
 def _task(plan: Plan, unit: int) -> UnitTask:

@@ -12,7 +12,8 @@ import numpy as np
 
 from keypatch import gaussian
 from keypatch.converters.crop import Padding, cut
-from keypatch.converters.journal import Journal
+from keypatch.converters.fingerprints import check_unchanged
+from keypatch.converters.journal import Journal, Work
 from keypatch.converters.scaling import DEFAULT_PERCENTILES, Scaling, measure
 from keypatch.errors import KeypatchError, ReadError
 from keypatch.formats.store import StoreLayout, write_unit
@@ -38,12 +39,14 @@ class Source:
         path: Of the volume.
         options: For its reader.
         shape: As planned; a volume that has another by now is refused.
+        fingerprint: Of the file when the build began, so that what a worker keeps open is never of an older one.
     """
 
     id: str
     path: Path
     options: VolumeOptions
     shape: Shape3
+    fingerprint: tuple[int, ...]
 
     def open(self) -> Volume:
         """Open it, and see that it is still the planned one.
@@ -61,6 +64,15 @@ class Source:
                 hint="the file changed during the build: give --restart",
             )
         return volume
+
+    def check_unchanged(self) -> None:
+        """See, where that costs a single look, that the file has not changed since the build began.
+
+        Raises:
+            ReadError: If it has, or is gone. A memory map of a file that was cut would end the process.
+        """
+        if not self.path.is_dir():
+            check_unchanged({str(self.path): list(self.fingerprint)})
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,7 @@ class _Kept(threading.local):
         self._patch: NDArray[Any] | None = None
 
     def volume(self, source: Source) -> Volume:
+        source.check_unchanged()
         if self._volume is None or source != self._source:
             self.close()
             self._volume, self._source = source.open(), source
@@ -152,8 +165,10 @@ def measure_volume(
     Returns:
         The volume's index, and why it could not be measured, if so.
     """
+    journal = Journal(folder)
     try:
-        Journal(folder).record_scaling(index, _measured(source, np.dtype(stored), percentiles or DEFAULT_PERCENTILES))
+        with journal.working_on(Work("volume", index)):
+            journal.record_scaling(index, _measured(source, np.dtype(stored), percentiles or DEFAULT_PERCENTILES))
     except KeypatchError as error:
         return index, error
     return index, None
@@ -166,6 +181,7 @@ def _measured(source: Source, stored: np.dtype[Any], percentiles: tuple[float, f
             depth, height, width = volume.info.shape
             thickness = max(1, SLAB_BYTES // (height * width * volume.info.dtype.itemsize))
             for z in range(0, depth, thickness):
+                source.check_unchanged()
                 yield volume.read((z, 0, 0), (min(z + thickness, depth), height, width))
 
         return measure(str(source.path), slabs, stored, percentiles)
@@ -192,7 +208,7 @@ def write_group(group: Group) -> GroupResult:
     finished: list[int] = []
     for task in group.tasks:
         try:
-            with journal.working_on(task.unit):
+            with journal.working_on(Work("unit", task.unit)):
                 journal.record_unit(write_unit(journal.store, group.layout, task.unit, _patches(group, task)))
         except KeypatchError as error:
             return GroupResult(tuple(finished), task.unit, error)

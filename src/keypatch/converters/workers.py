@@ -7,14 +7,19 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from multiprocessing import resource_tracker
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
 
 T = TypeVar("T")
+
+EXIT_CODE_SECONDS: Final = 1.0
+"""How long the exit code of a worker that died is waited for; the system has it within milliseconds."""
 
 
 class SerialExecutor(Executor):
@@ -30,7 +35,7 @@ class SerialExecutor(Executor):
         return future
 
 
-class WorkerPool:
+class WorkerPool(Executor):
     """A pool of spawned processes and what is known of how they ended.
 
     A worker waits in a thread for the other end of a pipe to close. That happens when the build stops them and when it
@@ -42,35 +47,42 @@ class WorkerPool:
         ours, theirs = context.Pipe(duplex=False)[::-1]
         self._lifeline: Connection = ours
         self._theirs: Connection = theirs
-        self.executor = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_begin, initargs=(theirs,))
+        self._executor = ProcessPoolExecutor(n_workers, mp_context=context, initializer=_begin, initargs=(theirs,))
         self._processes: dict[int, multiprocessing.process.BaseProcess] = {}
 
-    def remember(self) -> None:
-        """Take note of the processes that run now, for `casualties`."""
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:  # noqa: ANN401 - as Executor's
+        """Have a worker run ``fn``; this starts another worker while there are too few."""
+        with _interrupts_held_back():
+            future = self._executor.submit(fn, *args, **kwargs)
         for process in multiprocessing.active_children():
             if process.pid is not None:
                 self._processes[process.pid] = process
+        return future
 
     def casualties(self) -> dict[int, int]:
         """Processes that ended by themselves, and their exit codes; negative ones are signals.
 
-        When one dies, the pool ends the others with SIGTERM; these are not counted.
+        When one dies, the pool ends the others with SIGTERM; these are not counted. The pool learns of a death a moment
+        before its exit code is there to read, so this waits for one.
         """
-        return {
-            pid: process.exitcode
-            for pid, process in self._processes.items()
-            if process.exitcode not in (None, 0, -signal.SIGTERM)
-        }
+        deadline = time.monotonic() + EXIT_CODE_SECONDS
+        while not (found := self._exit_codes()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return found
+
+    def _exit_codes(self) -> dict[int, int]:
+        codes = {pid: process.exitcode for pid, process in self._processes.items()}
+        return {pid: code for pid, code in codes.items() if code not in (None, 0, -signal.SIGTERM)}
 
     def close(self) -> None:
         """Let the workers end when they have nothing left to do."""
-        self.executor.shutdown(wait=True)
+        self._executor.shutdown(wait=True)
         self._cut()
 
     def kill(self) -> None:
         """Stop all workers now, whatever they are doing."""
         self._cut()
-        self.executor.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _cut(self) -> None:
         self._lifeline.close()
@@ -89,10 +101,28 @@ def pool(n_workers: int) -> Iterator[WorkerPool]:
     workers.close()
 
 
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Start processes deaf to Ctrl-C, which would end one that still imports its modules in a traceback.
+
+    A signal mask is inherited; `_begin` lifts it when the worker has been told to ignore the signal.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which would lift the mask when the pool starts it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(lifeline: Connection) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C goes to the whole group; the build alone decides what it means
+    # Ctrl-C goes to the whole group; the build alone decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_the_build, args=(lifeline,), daemon=True).start()
 
 
