@@ -160,9 +160,9 @@ def _numbers(
     """Numbers from ``1.5``, ``[1, 2, 3]`` or ``"1,2,3"``, as many as one of ``counts``; whole ones are exact."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
     expected = f"{' or '.join(map(str, counts))} {'whole ' if whole else ''}number(s), at least {least:g}"
-    if most < MOST:
-        expected += f" and at most {most:.0f}"
     parsed = tuple(_number(part) for part in parts)
+    if most < MOST or any(n is not None and n > most for n in parsed):
+        expected += f" and at most {most}"
     if len(parsed) not in counts or any(n is None or not least <= n <= most or (whole and n != int(n)) for n in parsed):
         raise UsageError.at(flag, expected=expected, found=repr(value))
     return cast("tuple[float, ...]", parsed)
