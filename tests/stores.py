@@ -48,7 +48,7 @@ class Design:
     codec: str = "auto"
 
 
-@dataclass
+@dataclass(repr=False)
 class Made:
     """A store and everything it was made of."""
 
@@ -291,7 +291,7 @@ def _attributes(design: Design, layout: StoreLayout, columns: dict[str, NDArray[
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Spoiled:
     """A copy of a made store that a test spoils; stands for the copy's path."""
 
@@ -303,6 +303,8 @@ class Spoiled:
 
     def __fspath__(self) -> str:
         return str(self.path)
+
+    __str__ = __fspath__
 
 
 def copy_of(made: Made, folder: Path) -> Spoiled:

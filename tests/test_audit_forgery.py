@@ -33,6 +33,15 @@ ROOT = ("zarr.json", "attributes", "keypatch")
 IMAGE, TARGET = "image/zarr.json", "gaussian/zarr.json"
 SHARDING = ("codecs", 0, "configuration")
 GRID = ("chunk_grid", "configuration", "chunk_shape")
+SCALING = {
+    "dtype": "uint8",
+    "scale": 1.0,
+    "offset": 0.0,
+    "low": None,
+    "high": None,
+    "percentiles": None,
+    "clipped_share": None,
+}
 VOLUMES = "volumes/zarr.json: volumes"
 
 
@@ -237,6 +246,23 @@ FORGERY = [
     Case("path that leaves the folder", volume(0, path="../../etc/passwd"), "KP109", f"{VOLUMES}[0].path"),
     Case("absolute path", volume(0, path="C:\\data\\a.mrc"), "KP109", f"{VOLUMES}[0].path"),
     Case("fold that is none of the store", volume(0, fold=7), "KP109", f"{VOLUMES}[0].fold"),
+    Case(
+        "scaling to another dtype",
+        volume(0, scaling={**SCALING, "dtype": "int8"}),
+        "KP109",
+        f"{VOLUMES}[0].scaling.dtype",
+    ),
+    Case("scaling of 10^400", volume(0, scaling={**SCALING, "offset": 10**400}), "KP109", f"{VOLUMES}[0].scaling"),
+    Case("options that are text", volume(0, options={"array": 3}), "KP109", f"{VOLUMES}[0].options"),
+    Case(
+        "unit that is none",
+        nested(*ROOT, "sources", 0, "convention", "unit", value="inch"),
+        "KP110",
+        "zarr.json: sources[0]",
+    ),
+    Case("report that is none", nested(*ROOT, "report", "left_out", value=[3]), "KP106", "zarr.json: report.left_out"),
+    Case("attributes of a group", nested("patches/zarr.json", "attributes", value=3), "KP102", "patches/zarr.json"),
+    Case("fill value that is none", nested("patches/kind/zarr.json", "fill_value", value=[]), "KP102", "patches/kind/"),
     Case("no volumes", nested(*("volumes/zarr.json", *ROOT[1:]), "volumes", value=[]), "KP109", "volumes/zarr.json"),
     Case("source without path", nested(*ROOT, "sources", 1, "path", value=None), "KP110", "zarr.json: sources[1].path"),
     Case("source that is text", nested(*ROOT, "sources", 0, value="a.csv"), "KP110", "zarr.json: sources[0]"),
@@ -318,7 +344,7 @@ def test_what_needs_full_is_not_found_by_quick(store: Spoiled, case: Case) -> No
     assert case.code not in {finding.code for finding in validate(store, "quick").findings}
 
 
-@pytest.mark.parametrize("case", FORGERY[::3], ids=str)
+@pytest.mark.parametrize("case", FORGERY[::4], ids=str)
 def test_no_depth_stumbles_over_a_forgery(store: Spoiled, case: Case) -> None:
     case.mutate(store)
     reseal(store)

@@ -18,6 +18,7 @@ from keypatch.formats.store.schema import (
     parse_version,
 )
 from keypatch.gaussian import REACH
+from keypatch.geometry import UNITS, ZEROS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,9 @@ _KINDS_OF_KEYS: Final[Mapping[str, type | tuple[type, ...]]] = {
 """Keys of the root that `keypatch.open` can do without and the schema cannot, with the JSON type of their value."""
 
 _SPACINGS_FROM: Final = ("header", "flag", "annotations")
+_FOLD_LIMIT: Final = 2**15
+"""Beyond the range of ``patches/fold``."""
+
 _NUMBER_LIMIT: Final = 1e300
 """JSON's integers have no end and float() refuses the long ones."""
 
@@ -123,9 +127,54 @@ def check_sources(attributes: Mapping[str, Any], findings: Findings) -> int:
         for key, kind in (("path", str), ("format", str), ("convention", dict), ("rows", int), ("warnings", list)):
             if not isinstance(source.get(key), kind):
                 findings.add("KP110", f"{where}.{key}", expected=_kind_name(kind), found=repr(source.get(key))[:80])
+        if not _are_texts(source.get("warnings", [])):
+            findings.add("KP110", f"{where}.warnings", expected="a list of lines", found=repr(source["warnings"])[:80])
         if isinstance(source.get("path"), str) and not is_below(source["path"]):
             findings.add("KP110", f"{where}.path", expected="a relative path", found=source["path"])
+        if isinstance(source.get("convention"), dict):
+            _check_convention(f"{where}.convention", source["convention"], findings)
     return len(sources)
+
+
+def _check_convention(where: str, convention: Mapping[str, Any], findings: Findings) -> None:
+    order = convention.get("axis_order")
+    for key, met, expected in (
+        ("unit", convention.get("unit") in UNITS, f"one of {', '.join(UNITS)}"),
+        ("zero", convention.get("zero") in ZEROS, f"one of {', '.join(ZEROS)}"),
+        ("axis_order", isinstance(order, str) and sorted(order) == ["x", "y", "z"], "x, y and z in some order"),
+        ("index_base", type(convention.get("index_base")) is int, "0 or 1"),
+        ("inferred", _are_texts(convention.get("inferred")), "a list of names"),
+        ("notes", _are_texts(convention.get("notes")), "a list of lines"),
+    ):
+        if not met:
+            findings.add("KP110", f"{where}.{key}", expected=expected, found=repr(convention.get(key))[:80])
+
+
+def check_report(attributes: Mapping[str, Any], findings: Findings) -> None:
+    """Check the account of what was given and is not in the store."""
+    report = attributes.get("report")
+    if not isinstance(report, dict):
+        return  # said by `check_attributes`
+    left_out = report.get("left_out")
+    if not isinstance(left_out, list) or not all(map(_is_omission, left_out)):
+        expected = "a list of objects with what, reason, count and items"
+        findings.add("KP106", f"{_ROOT}: report.left_out", expected=expected, found=repr(left_out)[:120])
+    if not _are_texts(report.get("warnings")):
+        found = repr(report.get("warnings"))[:120]
+        findings.add("KP106", f"{_ROOT}: report.warnings", expected="a list of lines", found=found)
+
+
+def _is_omission(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), str) for key in ("what", "reason"))
+        and type(value.get("count")) is int
+        and isinstance(value.get("items"), list)
+    )
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def read_volumes(
@@ -219,11 +268,27 @@ def _are_positive(value: object) -> bool:
 
 
 def _is_scaling(value: object) -> bool:
+    if not isinstance(value, dict) or not {"low", "high", "percentiles", "clipped_share"} <= value.keys():
+        return False
+    pair = value["percentiles"]
+    return (
+        isinstance(value.get("dtype"), str)
+        and all(_is_number(value.get(key)) for key in ("scale", "offset"))
+        and all(value[key] is None or _is_number(value[key]) for key in ("low", "high", "clipped_share"))
+        and (pair is None or (isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair))))
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _NUMBER_LIMIT
+
+
+def _are_options(value: object) -> bool:
     return (
         isinstance(value, dict)
-        and isinstance(value.get("dtype"), str)
-        and all(type(value.get(key)) in (int, float) for key in ("scale", "offset"))
-        and {"low", "high", "percentiles", "clipped_share"} <= value.keys()
+        and isinstance(value.get("array"), str | None)
+        and (value.get("level_spacing") is None or _is_number(value["level_spacing"]))
+        and isinstance(value.get("unsigned"), bool)
     )
 
 
@@ -235,12 +300,12 @@ _VOLUME_KEYS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "id": ("a name", _is_text),
     "path": ("a relative path that stays below the shared folder", lambda v: isinstance(v, str) and is_below(v)),
     "format": ("the name of a reader", _is_text),
-    "options": ("an object", lambda v: isinstance(v, dict)),
+    "options": ("array, level_spacing and unsigned", _are_options),
     "shape": ("3 numbers of voxels", lambda v: len(s := integers(v) or ()) == 3 and all(0 < n < 2**62 for n in s)),
     "dtype": ("the name of a dtype", _is_text),
     "voxel_spacing": ("3 numbers above 0", _are_positive),
     "voxel_spacing_from": (f"one of {', '.join(_SPACINGS_FROM)}", lambda v: v in _SPACINGS_FROM),
-    "fold": ("a number from -1", lambda v: type(v) is int and v >= NO_FOLD),
+    "fold": ("a number from -1", lambda v: type(v) is int and NO_FOLD <= v < _FOLD_LIMIT),
     "conventions": ("an object", lambda v: isinstance(v, dict)),
     "scaling": ("dtype, scale, offset, low, high, percentiles and clipped_share", _is_scaling),
 }

@@ -10,6 +10,7 @@ from keypatch.audit.attributes import (
     VolumeRecord,
     check_attributes,
     check_counts,
+    check_report,
     check_sources,
     is_newer,
     read_volumes,
@@ -102,8 +103,10 @@ def open_target(path: str | PathLike[str], findings: Findings) -> Target:
     tables = read_tables(folder, tree, specs, findings)
     volumes = read_volumes(folder, tree, attributes, findings)
     n_sources = check_sources(attributes, findings)
+    check_report(attributes, findings)
     target = Target(folder, attributes, tree, arrays, tables, volumes, n_sources)
     _check_all_counts(target, findings)
+    _check_scalings(target, findings)
     return target
 
 
@@ -172,6 +175,16 @@ def _check_all_counts(target: Target, findings: Findings) -> None:
     if image and n_rows is not None and n_rows != image.n_shards:
         found = f"{n_rows} rows"
         findings.add("KP104", "integrity", expected=f"{image.n_shards} rows, one a shard", found=found)
+
+
+def _check_scalings(target: Target, findings: Findings) -> None:
+    """The dtype that the voxels of each volume were brought to must be the one that is stored."""
+    for k, record in enumerate(target.volumes or ()):
+        dtype = None if record is None else dig(record.json, "scaling", "dtype")
+        if dtype is not None and IMAGE in target.arrays and dtype != target.arrays[IMAGE].dtype.name:
+            where = f"volumes/{ROOT_METADATA}: volumes[{k}].scaling.dtype"
+            expected = f"{target.arrays[IMAGE].dtype.name}, as the image has"
+            findings.add("KP109", where, expected=expected, found=repr(dtype)[:80], within="volumes")
 
 
 def check_shard_files(target: Target, findings: Findings) -> None:

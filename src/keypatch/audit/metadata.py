@@ -17,7 +17,7 @@ from keypatch.formats.store.digest import ROOT_METADATA
 from keypatch.formats.store.schema import GAUSSIAN, GROUPS, IMAGE, TABLE_ROWS_PER_CHUNK, Table, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from keypatch.audit.findings import Findings
@@ -129,6 +129,10 @@ def check_groups(folder: Path, tree: Tree, findings: Findings) -> None:
         kind = (dig(metadata, "zarr_format"), dig(metadata, "node_type"))
         if kind != (3, "group"):
             findings.add("KP102", name, expected="a group of Zarr 3", found=f"zarr_format {kind[0]!r}, {kind[1]!r}")
+        elif not isinstance(metadata.get("attributes", {}), dict):
+            findings.add(
+                "KP102", name, expected="attributes that are an object", found=repr(metadata["attributes"])[:80]
+            )
 
 
 def read_json(folder: Path, tree: Tree, name: str, findings: Findings) -> Any | None:  # noqa: ANN401
@@ -145,6 +149,20 @@ def read_json(folder: Path, tree: Tree, name: str, findings: Findings) -> Any | 
     return None
 
 
+_ARRAY_KEYS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
+    "zarr_format": ("3", lambda value: value == 3),
+    "node_type": ("array", lambda value: value == "array"),
+    "fill_value": ("0", lambda value: type(value) in (int, float) and value == 0),
+    "attributes": ("an object", lambda value: value is None or isinstance(value, dict)),
+    "storage_transformers": ("none", lambda value: value in (None, [])),
+    "dimension_names": (
+        "names",
+        lambda value: value is None or (isinstance(value, list) and all(isinstance(n, str | None) for n in value)),
+    ),
+}
+"""What every Zarr library must find in an array's metadata to open it, beside what the schema settles."""
+
+
 def array_json(folder: Path, tree: Tree, array: str, findings: Findings) -> dict[str, Any] | None:
     """The metadata of an array; None and a finding where there is none."""
     name = f"{array}/{ROOT_METADATA}"
@@ -156,10 +174,10 @@ def array_json(folder: Path, tree: Tree, array: str, findings: Findings) -> dict
     except (StoreError, RecursionError) as error:
         findings.add("KP102", name, expected="the metadata of a Zarr 3 array", found=error.__cause__ or error)
         return None
-    kind = (metadata.get("zarr_format"), metadata.get("node_type"))
-    if kind != (3, "array"):
-        findings.add("KP102", name, expected="an array of Zarr 3", found=f"zarr_format {kind[0]!r}, {kind[1]!r}")
-        return None
+    for key, (expected, check) in _ARRAY_KEYS.items():
+        if not check(metadata.get(key)):
+            findings.add("KP102", name, expected=f"{key} {expected}", found=repr(metadata.get(key))[:80])
+            return None
     return metadata
 
 
@@ -202,14 +220,15 @@ def _sharding(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     """The configuration of the only codec, where shards and their index are as the schema says."""
     codecs = metadata["codecs"]
     configuration = dig(codecs, 0, "configuration")
-    index_names = [dig(codec, "name") for codec in dig(configuration, "index_codecs") or []]
+    index_codecs = dig(configuration, "index_codecs")
+    index_names = [dig(codec, "name") for codec in index_codecs] if isinstance(index_codecs, list) else []
     sound = (
         isinstance(codecs, list)
         and len(codecs) == 1
         and dig(codecs, 0, "name") == "sharding_indexed"
         and index_names == ["bytes", "crc32c"]
         and dig(configuration, "index_codecs", 0, "configuration", "endian") == "little"
-        and (dig(configuration, "index_location") or "end") == "end"
+        and dig(configuration, "index_location") in (None, "end")
         and _has_default_keys(metadata)
     )
     return configuration if sound and isinstance(configuration, dict) else None
@@ -217,9 +236,8 @@ def _sharding(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _has_default_keys(metadata: Mapping[str, Any]) -> bool:
     encoding = metadata.get("chunk_key_encoding")
-    separator = dig(encoding, "configuration", "separator") or "/"
-    grid_name = dig(metadata.get("chunk_grid"), "name")
-    return dig(encoding, "name") == "default" and separator == "/" and grid_name == "regular"
+    separated = dig(encoding, "configuration") in (None, {}, {"separator": "/"})
+    return dig(encoding, "name") == "default" and separated and dig(metadata.get("chunk_grid"), "name") == "regular"
 
 
 def _is_inner(inner: tuple[int, ...], item_shape: tuple[int, ...], *, whole: bool) -> bool:
@@ -244,12 +262,31 @@ def _check_chain(
     if math.prod(chunk_shape) * dtype.itemsize > CHUNK_LIMIT:
         findings.add("KP105", where, expected=f"chunks of at most {CHUNK_LIMIT} bytes", found=f"{chunk_shape} {dtype}")
         return False
+    if not all(_is_configured(step, dtype) for step in steps[1:-1]):
+        findings.add("KP105", where, expected="a compressor with its settings", found=steps[1:-1])
+        return False
     try:
         ChunkCodec(steps, dtype, chunk_shape)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         findings.add("KP105", where, expected="codecs with a valid configuration", found=error)
         return False
     return True
+
+
+def _is_configured(step: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
+    """Whether a compressor has the settings that every Zarr library asks for."""
+    configuration = step.get("configuration")
+    if not isinstance(configuration, dict):
+        return False
+    if step["name"] != "blosc":
+        return type(configuration.get("level")) is int and type(configuration.get("checksum", False)) is bool
+    return (
+        configuration.get("typesize", dtype.itemsize) == dtype.itemsize
+        and configuration.get("shuffle") in ("noshuffle", "shuffle", "bitshuffle")
+        and type(configuration.get("clevel")) is int
+        and type(configuration.get("blocksize")) is int
+        and isinstance(configuration.get("cname"), str)
+    )
 
 
 def check_tables(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keypatch.audit.attributes import is_below
 from keypatch.audit.shards import UnitArray
 from keypatch.audit.voxels import known_padding
 from keypatch.errors import KeypatchError, ReadError
@@ -78,13 +80,13 @@ def _opened(record: VolumeRecord, source: Path, findings: Findings) -> Iterator[
     """The volume of a record, None and findings where it is not the one that was read."""
     from keypatch.formats.volumes import VolumeOptions, open_volume  # noqa: PLC0415 - only this check needs readers
 
-    path = source / str(record.json.get("path"))
-    where = f"volume {record.id}"
-    if not _is_within(path, source):
-        findings.add("KP501", where, expected=f"a file below {source}", found=path, within="source")
+    recorded, where = str(record.json.get("path")), f"volume {record.id}"
+    path = source / recorded
+    if not is_below(recorded) or not _is_within(path, source):
+        findings.add("KP501", where, expected=f"a file below {source}", found=recorded[:120], within="source")
         yield None
         return
-    if not path.exists():
+    if not os.path.lexists(path):
         findings.add("KP501", where, expected=path, found="no such file", within="source")
         yield None
         return
@@ -144,7 +146,7 @@ def _compare_volume(
 
     try:
         scaling = Scaling.from_json(record.json["scaling"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return 0  # reported with the record
     n_compared = 0
     per_shard = target.arrays[IMAGE].patches_per_shard
