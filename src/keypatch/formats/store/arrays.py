@@ -28,6 +28,10 @@ OPEN_SHARDS: Final = 64
 """Shards kept open at once by one reader, far below the usual limit of 1024 open files."""
 
 
+RUN_BYTES: Final = 2**24
+"""Encoded chunks that are read in one go: two of the largest, so that a thread's scratch memory stays small."""
+
+
 class PatchArray(Protocol):
     """An (N, …) array of which one item at a time is read."""
 
@@ -41,13 +45,40 @@ class PatchArray(Protocol):
         """Native byte order."""
         ...
 
-    def read(self, item: int, start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
+    def read(
+        self, item: int, start: Sequence[int], stop: Sequence[int], out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """Read the box ``start`` to ``stop`` of one item; the caller has checked that it lies inside.
+
+        Args:
+            item: Of the first axis.
+            start: First index on each other axis.
+            stop: Index behind the last.
+            out: Array of that shape and the array's dtype to read into; a new one when left out.
 
         Raises:
             CorruptionError: If bytes are missing or fail their checksum.
         """
         ...
+
+
+class _Scratch(threading.local):
+    """What a thread reads chunks into, kept from one read to the next.
+
+    Fresh memory of this size is handed out page by page, which costs as much as reading a chunk from the page cache.
+    """
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def take(self, n_bytes: int) -> NDArray[np.uint8]:
+        if self._memory.nbytes < n_bytes:
+            self._memory = np.empty(n_bytes, np.uint8)
+        return self._memory[:n_bytes]
+
+
+_encoded_memory = _Scratch()
+_decoded_memory = _Scratch()
 
 
 class _Shard:
@@ -79,6 +110,19 @@ class _Shard:
                 return os.read(self._descriptor, length)
         except OSError as error:
             raise StoreError.at(self.path, expected="a readable shard", found=error.strerror or str(error)) from error
+
+    def read(self, length: int, offset: int) -> NDArray[np.uint8]:
+        """The same into this thread's scratch memory: read-only, valid until the next read of the thread."""
+        if not hasattr(os, "preadv"):
+            return np.frombuffer(self.pread(length, offset), np.uint8)
+        memory = _encoded_memory.take(length)
+        try:
+            n_read = os.preadv(self._descriptor, [memory.data], offset)
+        except OSError as error:
+            raise StoreError.at(self.path, expected="a readable shard", found=error.strerror or str(error)) from error
+        found = memory[:n_read]
+        found.flags.writeable = False
+        return found
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -147,26 +191,31 @@ class ShardedArray:
         """File of one unit."""
         return self._folder / shard_key(unit, len(self._shape))
 
-    def read(self, item: int, start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
+    def read(
+        self, item: int, start: Sequence[int], stop: Sequence[int], out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """See `PatchArray`. Only the chunks that the box touches are read and decoded."""
-        out = np.empty([b - a for a, b in zip(start, stop, strict=True)], self._dtype)
+        box = np.empty([b - a for a, b in zip(start, stop, strict=True)], self._dtype) if out is None else out
         for chunk, encoded in self._encoded(item, start, stop):
+            where = f"{self._folder / 'c'}: item {item}, chunk {chunk}"
+            if box.shape == self.chunk_shape and self._chunks_per_item == 1:
+                self._codec.decode(encoded, box, where)
+                continue
             corner = [k * c for k, c in zip(chunk, self.chunk_shape, strict=True)]
             inside = tuple(
                 slice(max(a - at, 0), min(b - at, c))
                 for a, b, at, c in zip(start, stop, corner, self.chunk_shape, strict=True)
             )
-            target = out[
+            target = box[
                 tuple(slice(at + s.start - a, at + s.stop - a) for s, at, a in zip(inside, corner, start, strict=True))
             ]
-            where = f"{self._folder / 'c'}: item {item}, chunk {chunk}"
-            if target.shape == self.chunk_shape:
+            if target.shape == self.chunk_shape and target.flags.c_contiguous:
                 self._codec.decode(encoded, target, where)
             else:
-                whole = np.empty(self.chunk_shape, self._dtype)
+                whole = _decoded_memory.take(self._codec.nbytes).view(self._dtype).reshape(self.chunk_shape)
                 self._codec.decode(encoded, whole, where)
                 target[...] = whole[inside]
-        return out
+        return box
 
     def encoded_sizes(self, unit: int) -> NDArray[np.uint64]:
         """Bytes of each present chunk of one unit, as it lies on disk, in the order of the index."""
@@ -174,13 +223,17 @@ class ShardedArray:
         sizes: NDArray[np.uint64] = index[index[:, 0] != MISSING, 1]
         return sizes
 
-    def _encoded(self, item: int, start: Sequence[int], stop: Sequence[int]) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    def _encoded(
+        self, item: int, start: Sequence[int], stop: Sequence[int]
+    ) -> Iterator[tuple[tuple[int, ...], NDArray[np.uint8]]]:
+        """The encoded chunks that a box touches; neighbours in the file are read together."""
         unit, row = divmod(item, self.patches_per_shard)
         shard = self._shard(unit)
         touched = [range(a // c, -(-b // c)) for a, b, c in zip(start, stop, self.chunk_shape, strict=True)]
+        entries = []
         for chunk in itertools.product(*touched):
             entry = row * self._chunks_per_item + int(np.ravel_multi_index(chunk, self._cuts))
-            offset, size = (int(n) for n in shard.index[entry])
+            offset, size = shard.index[entry].tolist()
             if offset == MISSING:
                 raise CorruptionError.at(
                     shard.path,
@@ -188,7 +241,12 @@ class ShardedArray:
                     found="none in the shard's index",
                     hint="keypatch writes every chunk: restore the file from a copy",
                 )
-            yield chunk, shard.pread(size, offset)
+            entries.append((offset, size, chunk))
+        for run in _runs(sorted(entries)):
+            first = run[0][0]
+            together = shard.read(run[-1][0] + run[-1][1] - first, first)
+            for offset, size, chunk in run:
+                yield chunk, together[offset - first : offset - first + size]
 
     def _shard(self, unit: int) -> _Shard:
         shard = self._shards.get(unit)
@@ -202,6 +260,20 @@ class ShardedArray:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_shards": OrderedDict()}
+
+
+def _runs(entries: list[tuple[int, int, tuple[int, ...]]]) -> Iterator[list[tuple[int, int, tuple[int, ...]]]]:
+    """Cut (offset, size, chunk), sorted, into runs without gaps of at most `RUN_BYTES`, or of one chunk."""
+    run = entries[:1]
+    for entry in entries[1:]:
+        last = run[-1]
+        if entry[0] == last[0] + last[1] and entry[0] + entry[1] - run[0][0] <= RUN_BYTES:
+            run.append(entry)
+        else:
+            yield run
+            run = [entry]
+    if run:
+        yield run
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value

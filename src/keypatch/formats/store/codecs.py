@@ -147,11 +147,11 @@ class ChunkCodec:
             return (body.data,)
         return body.data, int(google_crc32c.value(body)).to_bytes(CHECKSUM_BYTES, "little")
 
-    def decode(self, encoded: bytes, out: NDArray[Any], where: str) -> None:
+    def decode(self, encoded: bytes | NDArray[np.uint8], out: NDArray[Any], where: str) -> None:
         """Decode one chunk into ``out``.
 
         Args:
-            encoded: As it lies in the shard.
+            encoded: As it lies in the shard; an array must be read-only.
             out: Array of ``chunk_shape`` and ``dtype``; decoded in place where it is contiguous.
             where: The chunk's place, for the message.
 
@@ -183,11 +183,11 @@ class ChunkCodec:
                 where, expected="a compressed chunk", found=f"bytes that do not decode ({error})"
             ) from error
 
-    def _checked_body(self, encoded: bytes, where: str) -> NDArray[np.uint8]:
+    def _checked_body(self, encoded: bytes | NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
         if len(encoded) < CHECKSUM_BYTES:
             raise CorruptionError.at(where, expected="a chunk with its crc32c", found=f"{len(encoded)} bytes")
         body = np.frombuffer(encoded, np.uint8, len(encoded) - CHECKSUM_BYTES)
-        stored, found = int.from_bytes(encoded[-CHECKSUM_BYTES:], "little"), int(google_crc32c.value(body))
+        stored, found = int.from_bytes(bytes(encoded[-CHECKSUM_BYTES:]), "little"), int(google_crc32c.value(body))
         if found != stored:
             raise CorruptionError.at(
                 where,

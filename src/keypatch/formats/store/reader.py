@@ -19,7 +19,7 @@ from keypatch.formats.store.tables import OFFSETS, read_table
 from keypatch.formats.store.zarr_array import ZARR_ERRORS, ZarrArray, is_file, open_group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from os import PathLike
 
     import pandas as pd
@@ -165,7 +165,11 @@ class Store:
         return self._patch_array(GAUSSIAN, (len(self.classes), *self.grid_shape))
 
     def read_image(
-        self, index: int, start: Sequence[int] | None = None, shape: Sequence[int] | None = None
+        self,
+        index: int,
+        start: Sequence[int] | None = None,
+        shape: Sequence[int] | None = None,
+        out: NDArray[Any] | None = None,
     ) -> NDArray[Any]:
         """Read a patch, or a window of it; only the chunks that the window touches are read.
 
@@ -173,12 +177,15 @@ class Store:
             index: Of the patch; negative counts from the end.
             start: (3,) first voxel of the window, patch indices; the patch's first when left out.
             shape: (3,) voxels of the window; up to the patch's end when left out.
+            out: C-contiguous array of that shape and the store's dtype to read into, which spares the cost of fresh
+                memory; a new one when left out.
 
         Returns:
-            Array of ``shape`` in the store's dtype.
+            ``out``, or a new array of ``shape`` in the store's dtype.
 
         Raises:
             IndexError: If there is no such patch, or the window leaves the patch.
+            ValueError: If ``out`` has another shape or dtype.
             CorruptionError: If bytes are missing or fail their checksum.
         """
         first = (0, 0, 0) if start is None else tuple(start)
@@ -187,7 +194,35 @@ class Store:
         if any(a < 0 or n < 0 or b > end for a, n, b, end in zip(first, size, stop, self.patch_shape, strict=True)):
             message = f"window {first} + {size} leaves the patch of {self.patch_shape}"
             raise IndexError(message)
-        return self.image_array.read(self._checked_index(index), first, stop)
+        if out is not None and (out.shape != size or out.dtype != self.image_array.dtype):
+            message = f"out of shape {size} and dtype {self.image_array.dtype} expected, found {out.shape}, {out.dtype}"
+            raise ValueError(message)
+        return self.image_array.read(self._checked_index(index), first, stop, out)
+
+    def read_images(self, indices: Iterable[int], out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Read several whole patches into one array.
+
+        Args:
+            indices: Of the patches, in any order; a run of neighbours such as ``range(8, 16)`` is quickest.
+            out: C-contiguous (n, D, H, W) array of the store's dtype to read into; a new one when left out.
+
+        Returns:
+            (n, D, H, W) array.
+
+        Raises:
+            IndexError: If there is no such patch.
+            ValueError: If ``out`` has another shape or dtype.
+            CorruptionError: If bytes are missing or fail their checksum.
+        """
+        wanted = [self._checked_index(index) for index in indices]
+        shape = (len(wanted), *self.patch_shape)
+        images = np.empty(shape, self.image_array.dtype) if out is None else out
+        if images.shape != shape:
+            message = f"out of shape {shape} expected, found {images.shape}"
+            raise ValueError(message)
+        for image, index in zip(images, wanted, strict=True):
+            self.read_image(index, out=image)
+        return images
 
     def read_gaussian(self, index: int) -> NDArray[Any]:
         """Read the stored (C, d, h, w) target of a patch.

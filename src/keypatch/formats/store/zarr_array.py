@@ -79,17 +79,23 @@ class ZarrArray:
         native: np.dtype[Any] = np.dtype(self._array.dtype).newbyteorder("=")
         return native
 
-    def read(self, item: int, start: Sequence[int], stop: Sequence[int]) -> NDArray[Any]:
+    def read(
+        self, item: int, start: Sequence[int], stop: Sequence[int], out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """See `PatchArray`."""
         try:
             self._demand_files(item, start, stop)
-            return np.asarray(self._array[(item, *map(slice, start, stop))], self.dtype)
+            found = np.asarray(self._array[(item, *map(slice, start, stop))], self.dtype)
         except StoreError:
             raise
         except ZARR_ERRORS as error:
             raise CorruptionError.at(
                 f"{self._where}: item {item}", expected="chunks that decode", found=str(error)
             ) from error
+        if out is None:
+            return found
+        out[...] = found
+        return out
 
     def _demand_files(self, item: int, start: Sequence[int], stop: Sequence[int]) -> None:
         """Look once for every file that the box touches, since zarr-python gives zeros where one is missing."""
