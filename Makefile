@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo   make small tomograms, convert, validate and picture them, in $(DEMO)/"
 	@echo "make test   lint, type-check and run the tests"
-	@echo "make bench  time building and reading against a floor and other libraries"
+	@echo "make bench  time building and reading against a floor and other libraries, in bench.json"
 	@echo "make soak   kill builds 100 times at random moments"
 	@echo "make clean  remove the virtual environment and the demo"
 
@@ -46,8 +46,17 @@ lint: $(VENV)/.installed-test
 unit: $(VENV)/.installed-test
 	$(BIN)/pytest -n auto --dist loadgroup
 
-bench: $(VENV)/.installed-test
-	$(BIN)/python benchmarks/read_patches.py
+# torch goes first, so that pip does not choose another build for MONAI; TORCH names the build to take. BENCH takes flags.
+TORCH ?= torch==2.13.0
+BENCH ?=
+
+$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@ $(VENV)/.installed
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python benchmarks $(BENCH)
 
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/kill_builds.py --times 100

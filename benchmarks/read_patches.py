@@ -1,278 +1,216 @@
-"""Time to read one patch at random: keypatch against the general Zarr libraries, on the same store.
+"""Reading patches and windows at random, against other libraries and other formats.
 
-    python benchmarks/read_patches.py [--store PATH] [--patch-shape 128,128,128] [--dtype uint8] [--n 64] [--repeat 5]
+    python benchmarks/read_patches.py [--quick]
 
-All readers read the same patches of the same files, in turns, so that a busy machine slows all of them alike. The page
-cache is warm: every patch was read once by every reader before, and compared. keypatch decodes on one thread; the
-others run as they come. Windows of 64 voxels a side are read in the same way; ``--chunk-shape 64,64,64`` shows what
-smaller chunks do for them. The figures are medians, in ms a read.
+All on one thread, page cache warm, default codec, crc32c checked (by keypatch and the Zarr libraries; the other formats
+have none). Every read is timed alone, the readers take turns at each of them, and each reader's arrays are compared
+with the source's before the clock starts.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import statistics
-import sys
-import tempfile
-import time
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numcodecs import blosc
 
-from keypatch.errors import KeypatchError
-from keypatch.formats.store import Store, StoreLayout, write_metadata, write_unit
-from keypatch.formats.store.codecs import choose_codec
-from keypatch.formats.store.layout import check_chunk_shape, choose_chunk_shape
-from keypatch.formats.store.schema import AXES, KINDS, SCHEMA_VERSION, tables
+import keypatch
+from peers import BLOSC2, OTHERS, WHOLE, ZARR_LIBRARIES, Box, Peer, Read, available
+from table import Row, Settings, measure, row
+from timing import Contender, interleaved, warm
+from tomograms import SPACING, write_picks, write_volume
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from keypatch import Store
+
+PART = "read"
 OURS = "keypatch"
-WINDOW = 64
-PATCHES_PER_SHARD = 16
+WANTED = {"zarr-python": 2.0, "tensorstore": 1.0, "blosc2, nnU-Net 2.8": 1.3, "blosc2, nnU-Net 2.6": 1.3}
+PATCH_OF_WINDOWS, WINDOW, WINDOW_CHUNK = (160, 160, 160), 64, (40, 40, 40)
+WANTED_WINDOW = 3.0
 
 
 @dataclass(frozen=True)
-class Reader:
-    """One way to read a box of a patch."""
+class Case:
+    """Patches that are read."""
 
-    name: str
-    version: str
-    read: Callable[[int, tuple[slice, ...]], NDArray[Any]]
+    patch_shape: tuple[int, int, int]
+    dtype: str
+    n_patches: int
 
-
-@dataclass(frozen=True)
-class Row:
-    """What was measured of one reader, ms a read."""
-
-    what: str
-    reader: str
-    version: str
-    median_ms: float
-    fastest_ms: float
-    ratio: float
+    @property
+    def name(self) -> str:
+        """In the table."""
+        return f"{'x'.join(map(str, self.patch_shape))} {self.dtype}"
 
 
-def main() -> int:
-    """Measure and print."""
-    args = parse_arguments()
-    blosc.use_threads = False
-    with tempfile.TemporaryDirectory() as scratch:
-        path = args.store or make_store(Path(scratch) / "patches.zarr", args)
-        store = Store(path)
-        indices = np.random.default_rng(0).choice(len(store), min(args.n, len(store)), replace=False).tolist()
-        readers = list(installed_readers(path, store))
-        whole = [(i, (slice(None),) * 3) for i in indices]
-        rows = measure("patch", readers, whole, args.repeat)
-        if min(store.patch_shape) >= WINDOW:
-            few = [reader for reader in readers if reader.name in (OURS, "zarr-python")]
-            rows += measure(f"window of {WINDOW}³", few, random_windows(store, indices), args.repeat)
-        facts = describe(store, len(indices), args.repeat)
-    print_table(facts, rows)
-    if args.json:
-        args.json.write_text(json.dumps({**facts, "rows": [vars(row) for row in rows]}, indent=1) + "\n")
-    return 0
+def run(settings: Settings) -> list[Row]:
+    """Whole patches, then windows."""
+    _one_thread()
+    small, large, rounds, n_windows = (8, 4, 2, 30) if settings.quick else (48, 12, 5, 200)
+    cases = [Case((128, 128, 128), "uint8", small), Case((128, 128, 128), "float32", small // 2)]
+    cases.append(Case((160, 288, 288), "uint8", large))
+    if not settings.quick:
+        cases.append(Case((160, 288, 288), "float32", large // 2))
+    rows: list[Row] = []
+    for case in cases:
+        rows += _whole(settings, case, rounds)
+    for dtype in ("uint8", "float32"):
+        rows += _windows(settings, Case(PATCH_OF_WINDOWS, dtype, small), n_windows)
+    return rows
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, help="a store in a folder; one of noise is made where none is given")
-    parser.add_argument("--patch-shape", type=shape3, default=(128, 128, 128), help="of the store that is made")
-    parser.add_argument("--chunk-shape", type=shape3, help="of the store that is made; by default as convert chooses")
-    parser.add_argument("--dtype", default="uint8", help="of the store that is made")
-    parser.add_argument("--n", type=int, default=64, help="patches to read, and of the store that is made")
-    parser.add_argument("--repeat", type=int, default=5, help="times that each of them is read by each reader")
-    parser.add_argument("--json", type=Path, help="file for the figures")
-    return parser.parse_args()
+def _one_thread() -> None:
+    """Blosc of numcodecs, which keypatch and zarr-python decode with, takes more threads in a program's main thread."""
+    from numcodecs import blosc
+
+    blosc.set_nthreads(1)
 
 
-def shape3(text: str) -> tuple[int, int, int]:
-    """``D,H,W``."""
-    z, y, x = (int(n) for n in text.split(","))
-    return z, y, x
+def _whole(settings: Settings, case: Case, rounds: int) -> list[Row]:
+    settings.say(f"  whole patches, {case.name}")
+    work = settings.fresh("reads")
+    store = keypatch.open(_make_store(work, case))
+    patches = _reference(work, store)
+    peers = list(available((*ZARR_LIBRARIES, *BLOSC2, *OTHERS), settings))
+    readers = {OURS: _ours(store)} | _open(peers, work, store, patches)
+    warm(work)
+    for name, read in readers.items():
+        for i, patch in enumerate(patches):
+            _demand_equal(read(i), patch, f"{case.name}: {name} reads another patch {i}")
+    order = np.random.default_rng(0).permutation(np.tile(np.arange(case.n_patches), rounds))
+    times = _in_turn(readers, [(int(i), WHOLE) for i in order])
+    return _rows(f"whole patch, {case.name}", times, _notes(peers, work, store), WANTED)
 
 
-def make_store(folder: Path, args: argparse.Namespace) -> Path:
-    """A store of noise in the layout that ``keypatch convert`` gives, without Gaussians and keypoints."""
-    dtype = np.dtype(args.dtype)
-    codec = choose_codec("auto", dtype)
-    chunk_shape = args.chunk_shape or choose_chunk_shape(args.patch_shape, dtype.itemsize)
-    layout = StoreLayout(
-        n_patches=args.n,
-        patch_shape=args.patch_shape,
-        ds_factor=(1, 1, 1),
-        n_classes=1,
-        image_dtype=dtype,
-        image_codec=codec,
-        chunk_shape=check_chunk_shape(chunk_shape, args.patch_shape),
-        patches_per_shard=PATCHES_PER_SHARD,
-        gaussian_dtype=None,
-        gaussian_codec=codec,
-    )
+def _windows(settings: Settings, case: Case, n_windows: int) -> list[Row]:
+    settings.say(f"  windows, {case.name}")
+    work = settings.fresh("reads")
+    default = keypatch.open(_make_store(work, case))
+    finer = keypatch.open(_make_store(work, case, chunk_shape=",".join(map(str, WINDOW_CHUNK)), out="finer.zarr"))
+    patches = _reference(work, default)
+    whole = "keypatch, whole patch of the default store"
+    peers = list(available((*ZARR_LIBRARIES, *BLOSC2), settings))
+    readers = {OURS: _ours(finer), whole: lambda i, box=WHOLE: default.read_image(i)[box]}
+    readers |= _open(peers, work, finer, patches)
+    warm(work)
     rng = np.random.default_rng(0)
-    folder.mkdir()
-    records = [
-        write_unit(
-            folder, layout, unit, ((noise(rng, args.patch_shape, dtype), None) for _ in layout.unit_patches(unit))
+    wanted_boxes: list[tuple[int, Box]] = []
+    for i in rng.integers(0, case.n_patches, n_windows).tolist():
+        z, y, x = (slice(int(at), int(at) + WINDOW) for at in rng.integers(0, case.patch_shape[0] - WINDOW + 1, 3))
+        wanted_boxes.append((i, (z, y, x)))
+    for name, read in readers.items():
+        for i, box in wanted_boxes[:20]:
+            _demand_equal(read(i, box), patches[i][box], f"{case.name}: {name} reads another window")
+    times = _in_turn(readers, wanted_boxes)
+    wanted = {whole: WANTED_WINDOW, "zarr-python": WANTED_WINDOW}
+    notes = _notes(peers, work, finer)
+    return _rows(f"window {WINDOW}^3, chunks {WINDOW_CHUNK[0]}^3, {case.name}", times, notes, wanted)
+
+
+def _make_store(work: Path, case: Case, out: str = "default.zarr", chunk_shape: str | None = None) -> Path:
+    """Build a store of ``n_patches`` patches of one volume; the volume is kept for the reference."""
+    source = work / "tomo.npy"
+    if not source.exists():
+        z, y, x = case.patch_shape
+        shape = (z + 32, y + 64, x + 64)
+        write_volume(source, shape, case.dtype, seed=3)
+        write_picks(work / "picks.csv", ["tomo"], shape, case.n_patches, seed=4)
+    keypatch.convert(
+        source,
+        work / "picks.csv",
+        work / out,
+        patch_shape=case.patch_shape,
+        chunk_shape=chunk_shape,
+        voxel_spacing=SPACING,
+        padding="inside",
+    )
+    return work / out
+
+
+def _reference(work: Path, store: Store) -> list[NDArray[Any]]:
+    """The patches as numpy cuts them."""
+    volume = np.load(work / "tomo.npy", mmap_mode="r")
+    boxes = [
+        tuple(slice(at, at + n) for at, n in zip(origin, store.patch_shape, strict=True))
+        for origin in store.table("patches/origin").tolist()
+    ]
+    return [np.array(volume[box]) for box in boxes]
+
+
+def _ours(store: Store) -> Read:
+    def read(i: int, box: Box = WHOLE) -> NDArray[Any]:
+        if box == WHOLE:
+            return store.read_image(i)
+        return store.read_image(i, [s.start for s in box], [s.stop - s.start for s in box])
+
+    return read
+
+
+def _open(peers: Sequence[Peer], work: Path, store: Store, patches: Sequence[NDArray[Any]]) -> dict[str, Read]:
+    readers = {}
+    for k, peer in enumerate(peers):
+        folder = work / f"peer{k}"
+        folder.mkdir(exist_ok=True)
+        readers[peer.name] = peer.open(folder, Path(store.path), patches)
+    return readers
+
+
+def _in_turn(readers: dict[str, Read], reads: Sequence[tuple[int, Box]]) -> dict[str, list[float]]:
+    """Milliseconds of every read of every reader; at each read all of them take their turn."""
+    current: list[tuple[int, Box]] = [(0, WHOLE)]
+
+    def reading(read: Read) -> Callable[[], None]:
+        def once() -> None:
+            read(*current[0])
+
+        return once
+
+    contenders = [Contender(name, reading(read)) for name, read in readers.items()]
+    times: dict[str, list[float]] = {name: [] for name in readers}
+    for k, one in enumerate(reads):
+        current[0] = one
+        first = k % len(contenders)  # so that nobody always comes after the same other one
+        for name, (seconds,) in interleaved(contenders[first:] + contenders[:first], 1).items():
+            times[name].append(seconds * 1e3)
+    return times
+
+
+def _notes(peers: Sequence[Peer], work: Path, store: Store) -> dict[str, str]:
+    """What was set, and how much of the raw size lies on the disk."""
+    raw = len(store) * int(np.prod(store.patch_shape)) * store.image_array.dtype.itemsize
+    notes = {OURS: f"crc32c checked, {_size(Path(store.path) / 'image') / raw:.2f} of the raw size"}
+    for k, peer in enumerate(peers):
+        own = _size(work / f"peer{k}")
+        notes[peer.name] = f"{peer.note}, {own / raw:.2f} of the raw size" if own else peer.note
+    return notes
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _rows(case: str, times: dict[str, list[float]], notes: dict[str, str], wanted: dict[str, float]) -> list[Row]:
+    ours = statistics.median(times[OURS])
+    rows = [row(PART, case, OURS, times[OURS], "ms", note=notes[OURS])]
+    for name in list(times)[1:]:
+        ratio = statistics.median(times[name]) / ours
+        rows.append(
+            row(PART, case, name, times[name], "ms", ratio=ratio, wanted=wanted.get(name), note=notes.get(name, ""))
         )
-        for unit in range(layout.n_units)
-    ]
-    n_rows = {"patches": args.n, "patches+1": args.n + 1, "keypoints": 0, "annotations": 0, "units": layout.n_units}
-    columns = {table.path: np.zeros(table.shape(n_rows[table.rows]), table.dtype) for table in tables(gaussian=False)}
-    attributes = {
-        "schema_version": SCHEMA_VERSION,
-        "axes": list(AXES),
-        "patch_shape": list(args.patch_shape),
-        "ds_factor": [1, 1, 1],
-        "grid_shape": list(args.patch_shape),
-        "classes": ["none"],
-        "kinds": list(KINDS),
-        "gaussian": {"stored": False, "dtype": None, "combine": "max", "reach": 6.0},
-        "counts": {"patches": args.n},
-    }
-    write_metadata(folder, layout, records, columns, [{"id": "noise"}], attributes)
-    return folder
+    return rows
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """What a denoised tomogram compresses like: normal noise, integers filled to 4 sigma."""
-    values = rng.standard_normal(shape, np.float32)
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    limits = np.iinfo(dtype)
-    middle, half = (limits.max + limits.min) / 2, (limits.max - limits.min) / 2
-    return np.clip(values * (half / 4) + middle, limits.min, limits.max).astype(dtype)
-
-
-def installed_readers(path: Path, store: Store) -> Iterator[Reader]:
-    """keypatch, and each of the others that is installed."""
-    from keypatch import __version__
-
-    yield Reader(OURS, __version__, lambda i, box: store.read_image(i, *window_of(box, store.patch_shape)))
-    for name, package, opened in (
-        ("zarr-python", "zarr", open_zarr),
-        ("zarrs", "zarrs", open_zarrs),
-        ("tensorstore", "tensorstore", open_tensorstore),
-    ):
-        try:
-            yield Reader(name, version(package), opened(path))
-        except (PackageNotFoundError, ImportError):
-            print(f"skipped: {name} is not installed", file=sys.stderr)
-
-
-def window_of(box: tuple[slice, ...], shape: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Start and shape of a box of slices."""
-    bounds = [s.indices(n) for s, n in zip(box, shape, strict=True)]
-    return [a for a, _, _ in bounds], [b - a for a, b, _ in bounds]
-
-
-def open_zarr(path: Path) -> Callable[[int, tuple[slice, ...]], NDArray[Any]]:
-    """zarr-python with the pipeline it comes with."""
-    import zarr
-
-    array = zarr.open_array(path / "image", mode="r")
-    return lambda i, box: np.asarray(array[(i, *box)])
-
-
-def open_zarrs(path: Path) -> Callable[[int, tuple[slice, ...]], NDArray[Any]]:
-    """zarr-python with zarrs as its pipeline, which an array takes when it is opened."""
-    import zarr
-    import zarrs  # noqa: F401 - registers the pipeline
-
-    with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}):
-        array = zarr.open_array(path / "image", mode="r")
-    return lambda i, box: np.asarray(array[(i, *box)])
-
-
-def open_tensorstore(path: Path) -> Callable[[int, tuple[slice, ...]], NDArray[Any]]:
-    """tensorstore, without a cache of decoded chunks, as a random order has no use for it."""
-    import tensorstore
-
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path / "image")}}
-    array = tensorstore.open(spec, open=True, read=True).result()
-    return lambda i, box: np.asarray(array[(i, *box)].read().result())
-
-
-def random_windows(store: Store, indices: list[int]) -> list[tuple[int, tuple[slice, ...]]]:
-    """A cube anywhere in each patch."""
-    rng = np.random.default_rng(1)
-    corners = rng.integers(0, np.array(store.patch_shape) - WINDOW + 1, (len(indices), 3))
-    return [
-        (i, tuple(slice(a, a + WINDOW) for a in corner)) for i, corner in zip(indices, corners.tolist(), strict=True)
-    ]
-
-
-def measure(what: str, readers: list[Reader], reads: list[tuple[int, tuple[slice, ...]]], repeat: int) -> list[Row]:
-    """Compare every read once, which also warms the caches, and then time all readers in turns."""
-    for index, box in reads:
-        expected = readers[0].read(index, box)
-        for reader in readers[1:]:
-            if not np.array_equal(reader.read(index, box), expected):
-                message = f"{reader.name} reads other voxels of patch {index} than {readers[0].name}"
-                raise AssertionError(message)
-    seconds: dict[str, list[float]] = {reader.name: [] for reader in readers}
-    for turn in range(repeat):
-        for k, (index, box) in enumerate(reads):
-            first = (turn + k) % len(readers)
-            for reader in readers[first:] + readers[:first]:
-                begin = time.perf_counter()
-                reader.read(index, box)
-                seconds[reader.name].append(time.perf_counter() - begin)
-    ours = statistics.median(seconds[OURS])
-    return [
-        Row(
-            what,
-            reader.name,
-            reader.version,
-            round(1e3 * statistics.median(seconds[reader.name]), 3),
-            round(1e3 * min(seconds[reader.name]), 3),
-            round(statistics.median(seconds[reader.name]) / ours, 2),
-        )
-        for reader in readers
-    ]
-
-
-def describe(store: Store, n_read: int, repeat: int) -> dict[str, Any]:
-    """What was read."""
-    array = store.image_array
-    return {
-        "patches": len(store),
-        "patch_shape": list(store.patch_shape),
-        "dtype": array.dtype.name,
-        "chunk_shape": list(array.chunk_shape),  # type: ignore[attr-defined]
-        "patches_per_shard": array.patches_per_shard,  # type: ignore[attr-defined]
-        "patches_read": n_read,
-        "repeat": repeat,
-        "cores": os.cpu_count(),
-    }
-
-
-def print_table(facts: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """A line of facts and a line a reader."""
-    shape = "×".join(map(str, facts["patch_shape"]))
-    chunk = "×".join(map(str, facts["chunk_shape"]))
-    print(f"{facts['patches']} patches of {shape} {facts['dtype']}, chunks of {chunk}, ", end="")
-    print(f"{facts['patches_per_shard']} a shard; {facts['patches_read']} read {facts['repeat']} times, ", end="")
-    print(f"warm cache, {facts['cores']} cores\n")
-    print(f"{'':<16}{'reader':<14}{'version':<10}{'median ms':>10}{'fastest':>10}{'× keypatch':>12}")
-    for row in rows:
-        figures = f"{row.median_ms:>10.2f}{row.fastest_ms:>10.2f}{row.ratio:>12.2f}"
-        print(f"{row.what:<16}{row.reader:<14}{row.version:<10}{figures}")
+def _demand_equal(found: NDArray[Any], expected: NDArray[Any], otherwise: str) -> None:
+    if found.dtype != expected.dtype or not np.array_equal(found, expected):
+        raise AssertionError(otherwise)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeypatchError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    measure([(PART, run)], __doc__ or "")

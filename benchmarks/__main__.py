@@ -1,0 +1,22 @@
+"""Time building and reading, side by side with a floor and with other libraries, and print one table.
+
+    make bench                        about ten minutes
+    python benchmarks --quick         about two
+    python benchmarks --only read     one part; each can also be run alone: python benchmarks/read_patches.py
+
+Ratios within one run are what counts, not seconds: all contenders take turns. Peers come from the ``bench`` extra; one
+that is not installed is skipped by name.
+"""
+
+from __future__ import annotations
+
+import convert
+import memory
+import read_patches
+import size
+from table import measure
+
+PARTS = [(module.PART, module.run) for module in (convert, read_patches, memory, size)]
+
+if __name__ == "__main__":
+    measure(PARTS, __doc__ or "")
