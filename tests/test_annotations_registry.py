@@ -232,3 +232,12 @@ def test_a_table_cut_anywhere_is_read_right_or_refused(tmp_path_factory, n_rows,
     found = points[["z", "y", "x"]].to_numpy()
     assert len(found) <= n_rows
     assert found.tolist() == [[i + 0.25, i + 0.5, i + 0.75] for i in range(len(found))]
+
+
+def test_half_a_character_in_json_is_refused(tmp_path):
+    path = tmp_path / "points.json"
+    path.write_text('{"a\\ud800": [[1, 2, 3]]}')
+    with pytest.raises(FormatError, match=r"points\.json: expected JSON, found half a character, '\\ud800'"):
+        read_annotations(path)
+    path.write_text('{"a\\ud83d\\ude00": [[1, 2, 3]]}')
+    assert list(read_annotations(path).volumes) == ["a\N{GRINNING FACE}"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from tests.sources import convert, keypatch, truth, write_csv, write_npy
 
@@ -89,7 +92,7 @@ def test_strict_is_content_with_nothing_to_say(here):
 
 
 def test_an_internal_error_is_one_line_and_exit_4(here, monkeypatch):
-    def fail(_):
+    def fail(*_):
         message = "first line\nsecond line"
         raise RuntimeError(message)
 
@@ -100,7 +103,7 @@ def test_an_internal_error_is_one_line_and_exit_4(here, monkeypatch):
 
 
 def test_the_traceback_is_there_when_asked_for(here, monkeypatch):
-    def fail(_):
+    def fail(*_):
         raise RuntimeError
 
     monkeypatch.setattr("keypatch.converters.plan.build_plan", fail)
@@ -194,3 +197,32 @@ def test_the_defaults_in_the_help_are_the_recipes():
     assert f"[{recipe.shard_size // 2**20}MiB]" in helps["shard_size"]
     assert "[0: none]" in helps["folds"]
     assert recipe.folds == 0
+
+
+def test_an_overwriting_rerun_does_not_take_the_store_for_a_volume(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", np.zeros((32, 32, 32), np.uint8))
+    Path("picks.csv").write_text("z,y,x\n16,16,16\n")
+    flags = ("-a", "picks.csv", "-o", "out.zarr", "--voxel-spacing", "10", "--patch-shape", "16", "--json")
+    first = json.loads(convert("[ao]*[yr]", *flags).out)
+    again = json.loads(convert("[ao]*[yr]", *flags, "--overwrite").out)
+    assert again["left_out"] == []
+    assert again["digest"] == first["digest"]
+
+
+def test_a_class_in_the_file_that_is_not_that_of_its_path_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", np.zeros((32, 32, 32), np.uint8))
+    Path("ribosome.csv").write_text("z,y,x,class\n16,16,16,motor\n")
+    flags = ("-o", "out.zarr", "--voxel-spacing", "10", "--patch-shape", "16", "--json")
+    result = json.loads(convert("a.npy", "-a", "{class}.csv", *flags).out)
+    assert result["annotations"] == {"motor": 1}
+    assert result["warnings"] == ["ribosome.csv: is of class motor, which counts; its path says ribosome"]
+
+
+def test_too_little_memory_is_one_line_and_exit_3(here, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("keypatch.converters.plan.build_plan", fail)
+    assert "not enough memory" in one_line(convert("a.npy", "-a", "picks.csv", "-o", "out.zarr", *SMALL), 3)

@@ -105,23 +105,26 @@ def convert(
     given = {"volumes": _listed(volumes), "annotations": _listed(annotations), **settings}
     recipe, options = Recipe.from_mapping(given), options or BuildOptions()
     check_target(Path(out), overwrite=options.overwrite)
-    return build(build_plan(recipe), Path(out), options, progress)
+    return build(build_plan(recipe, Path(out)), Path(out), options, progress)
 
 
 def validate(
-    path: str | PathLike[str], depth: str = "full", source: str | PathLike[str] | None = None
+    path: str | PathLike[str],
+    depth: str = "full",
+    source: str | PathLike[str] | None = None,
+    subset: tuple[int, int] | None = None,
 ) -> ValidationReport:
     """Look for damage in a store; see `keypatch.audit.validate.validate`."""
     from keypatch.audit.validate import validate as run  # noqa: PLC0415
 
-    return run(path, depth=depth, source=None if source is None else Path(source))
+    return run(path, depth=depth, source=source, subset=subset)
 
 
-def stats(path: str | PathLike[str]) -> StoreStats:
+def stats(path: str | PathLike[str], sample: int | None = None, seed: int = 0) -> StoreStats:
     """Count what a store holds and what it saves; see `keypatch.audit.stats.stats`."""
     from keypatch.audit.stats import stats as run  # noqa: PLC0415
 
-    return run(path)
+    return run(path, sample=sample, seed=seed)
 
 
 def _listed(paths: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[str]:

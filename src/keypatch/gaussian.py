@@ -91,10 +91,12 @@ def render(
         message = f"expected a sigma above 0, found {widths.tolist()}"
         raise ValueError(message)
     target = np.zeros((n_classes, *grid), np.float64)
-    profiles = [
-        exp_reproducible(-0.5 * ((np.arange(n, dtype=np.float64) - centers[:, axis, None]) / widths[axis]) ** 2)
-        for axis, n in enumerate(grid)
-    ]
+    # A point far off in a narrow Gaussian overflows to infinity, whose exponential is the 0 that is meant.
+    with np.errstate(over="ignore"):
+        profiles = [
+            exp_reproducible(-0.5 * ((np.arange(n, dtype=np.float64) - centers[:, axis, None]) / widths[axis]) ** 2)
+            for axis, n in enumerate(grid)
+        ]
     for k, c in enumerate(classes):
         z, y, x = (profile[k] for profile in profiles)
         np.maximum(target[c], z[:, None, None] * (y[:, None] * x), out=target[c])

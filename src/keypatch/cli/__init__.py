@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from keypatch.errors import EXIT_INTERNAL, EXIT_OK, EXIT_USAGE, KeypatchError
+from keypatch.errors import (
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_UNREADABLE,
+    EXIT_USAGE,
+    KeypatchError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,13 +128,16 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else EXIT_OK)
     except click.exceptions.Abort:
         click.echo("keypatch: interrupted", err=True)
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         click.echo(f"keypatch: {_one_line(error)}", err=True)
         sys.exit(EXIT_USAGE)
     except KeypatchError as error:
         click.echo(f"keypatch: {error}", err=True)
         sys.exit(error.exit_code)
+    except MemoryError:
+        click.echo("keypatch: not enough memory; give fewer --workers or a smaller --patch-shape", err=True)
+        sys.exit(EXIT_UNREADABLE)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise

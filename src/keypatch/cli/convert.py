@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
@@ -11,12 +14,15 @@ from keypatch.cli import printing
 from keypatch.errors import EXIT_FINDINGS, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tqdm import tqdm
 
     from keypatch.converters.build import BuildOptions, OnError
     from keypatch.converters.plan import Plan
+
+EXIT_TERMINATED: Final = 128 + signal.SIGTERM
+"""As shells say it."""
 
 
 def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # noqa: ANN401
@@ -88,18 +94,24 @@ class _Sectioned(click.Command):
 @click.argument("volumes", nargs=-1, required=True)
 @click.option("-a", "--annotations", multiple=True, help="Path, glob or pattern with {volume} and {class}; repeatable.")
 @_option("-o", "--out", type=click.Path(path_type=Path), help="The store to make.")
-@_option("--patch-shape", metavar="D,H,W", help="Voxels of a patch.  [128,128,128]")
-@_option("--ds-factor", metavar="F", help="Full-resolution voxels a coarse voxel; one, or one an axis.  [16]")
-@_option("--sigma-angstrom", metavar="Å", help="Sigma of the Gaussian in Å: per volume by its own spacing.")
-@_option("--sigma-ds", metavar="S", help="Sigma in coarse voxels.  [1.0]")
+@_option("--patch-shape", metavar="D,H,W", help="Voxels of a patch, one number or z,y,x.  [128,128,128]")
+@_option("--ds-factor", metavar="F", help="Voxels a coarse voxel, one number or z,y,x.  [16]")
+@_option(
+    "--sigma-angstrom", metavar="Å", help="Sigma of the Gaussian in Å, one number or z,y,x; each volume by its spacing."
+)
+@_option("--sigma-ds", metavar="S", help="Sigma in coarse voxels, one number or z,y,x.  [1.0]")
 @click.option("--gaussian/--no-gaussian", default=None, help="Store the Gaussian targets.  [yes]")
 @_option("--gaussian-dtype", metavar="DTYPE", help="float32 or float16.  [float32]")
-@_option("--centered", metavar="N", help="Patches an annotation, with it near the centre.  [1]")
-@_option("--jitter", metavar="J", help="Largest displacement of these in voxels.  [a quarter of the patch]")
-@_option("--multi", metavar="N", help="Patches a volume that hold two annotations or more.  [0]")
-@_option("--hard-negatives", metavar="N", help="Patches a volume beside an annotation, with none inside.  [0]")
-@_option("--negatives", metavar="N", help="Patches a volume anywhere, with none inside.  [0]")
-@_option("--grid", metavar="STRIDE", help="Cover each volume with patches at this stride.")
+@_option("--centered", metavar="N", help="Patches per annotation, with it near the centre.  [1]")
+@_option(
+    "--jitter",
+    metavar="J",
+    help="Largest displacement of these in voxels, one number or z,y,x.  [a quarter of the patch]",
+)
+@_option("--multi", metavar="N", help="Patches per volume that hold two annotations or more.  [0]")
+@_option("--hard-negatives", metavar="N", help="Patches per volume beside an annotation, with none inside.  [0]")
+@_option("--negatives", metavar="N", help="Patches per volume anywhere, with none inside.  [0]")
+@_option("--grid", metavar="STRIDE", help="Cover each volume with patches at this stride in voxels, at most the patch.")
 @_option("--seed", metavar="N", help="Of all random draws.  [0]")
 @_option("--folds", metavar="K", help="Share the volumes out into K folds.  [0: none]")
 @_option("--classes", metavar="A,B", help="Classes in this order, no others.  [all, sorted]")
@@ -110,7 +122,7 @@ class _Sectioned(click.Command):
 @_option("--codec", metavar="CODEC", help="auto, none, zstd[:LEVEL] or blosc[:LEVEL].  [auto]")
 @_option("--chunk-shape", metavar="D,H,W", help="Inner chunks, for who reads windows.  [a patch, 2 to 8 MiB]")
 @_option("--shard-size", metavar="SIZE", help="Raw bytes of a shard at most.  [192MiB]")
-@_option("--voxel-spacing", metavar="Å", help="Declares or overrides that of every volume.")
+@_option("--voxel-spacing", metavar="Å", help="Of every volume, one number or z,y,x: declares or overrides it.")
 @_option("--volume-format", metavar="NAME", help="Format of the volumes, if content shall not decide.")
 @_option("--array", metavar="PATH", help="Array inside a container of several.")
 @_option("--level-spacing", metavar="Å", help="Of a pyramid, the level nearest to this.")
@@ -122,7 +134,13 @@ class _Sectioned(click.Command):
 @_option("--index-base", metavar="0|1", help="What the source counts its first voxel as.")
 @click.option("--columns", multiple=True, metavar="ROLE=NAME,…", help="A table's columns: z=NAME,y=NAME,x=NAME.")
 @_option("--tomograms", metavar="FILE", help="A RELION tomograms.star.")
-@click.option("--map", "map_", multiple=True, metavar="NAME=VOLUME", help="What an annotation's volume name means.")
+@click.option(
+    "--map",
+    "map_",
+    multiple=True,
+    metavar="NAME=VOLUME",
+    help="What a volume's name in the annotations means: --map TS_01=13pf_MT; repeatable.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be made and what is left out; write nothing.")
 @click.option("--restart", is_flag=True, help="Drop what an earlier, unfinished build of this store has kept.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [the cores; 1 for a small store]")
@@ -175,7 +193,7 @@ def command(
     recipe = Recipe.from_mapping(settings)
     if target is not None and not dry_run:
         check_target(target, overwrite=overwrite)
-    plan = build_plan(recipe)
+    plan = build_plan(recipe, target)
     stopped = strict and bool(plan.left_out or plan.warnings)
     digest = None
     if target is not None and not dry_run and not stopped:
@@ -194,12 +212,33 @@ def _build(plan: Plan, target: Path, options: BuildOptions) -> str:
     from keypatch.converters.build import convert, kept_units
 
     try:
-        with _Bar() as bar:
+        with _sigterm_as_ctrl_c(), _Bar() as bar:
             return convert(plan, target, options, bar).digest
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         kept = f"{kept_units(target)} of {plan.layout.n_units} units are finished and kept"
         printing.note(f"keypatch: interrupted; {kept}: the same command goes on")
-        raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+        raise click.exceptions.Exit(EXIT_TERMINATED if isinstance(end, _Terminated) else EXIT_INTERRUPTED) from None
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as batch systems send it before they kill."""
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end a build the way Ctrl-C does; only the main thread can ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> NoReturn:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _settings(volumes: tuple[str, ...], flags: dict[str, object]) -> dict[str, object]:

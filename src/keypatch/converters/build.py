@@ -306,8 +306,8 @@ def _check_space(plan: Plan, journal: Journal, out: Path) -> None:
     if free < need:
         raise WriteError.at(
             out,
-            expected=f"{need / 1e9:.2f} GB of free space",
-            found=f"{free / 1e9:.2f} GB",
+            expected=f"{need / 1e6:,.1f} MB of free space",
+            found=f"{free / 1e6:,.1f} MB",
             hint="free some, or choose another place, a narrower --dtype or fewer patches",
         )
 

@@ -115,16 +115,21 @@ class Catalog:
     warnings: tuple[str, ...]
 
 
-def build_catalog(recipe: Recipe) -> Catalog:
+def build_catalog(recipe: Recipe, target: Path | None = None) -> Catalog:
     """Read all headers and annotations of a recipe and pair them.
+
+    Args:
+        recipe: Checked.
+        target: Where the store will lie; see `keypatch.converters.plan.build_plan`.
 
     Raises:
         ReadError: If a file that the person named cannot be read, or a pattern matches nothing.
         UsageError: If names are not unique, nothing can be paired, or a spacing is needed and unknown.
     """
     notes = Notes()
-    headers = _read_headers(recipe, notes)
+    headers = _read_headers(recipe, target, notes)
     sources = _read_sources(recipe, notes)
+    _warn_of_other_classes(sources, notes)
     pairing = Pairing(headers, sources, recipe.map, notes)
     points: dict[str, list[_Group]] = defaultdict(list)
     hints: dict[str, VolumeHint] = {}
@@ -159,10 +164,12 @@ class _Group:
         return own.where(own.notna(), self.source.match.fields.get("class") or DEFAULT_CLASS).to_numpy(dtype=object)
 
 
-def _read_headers(recipe: Recipe, notes: Notes) -> dict[str, Header]:
+def _read_headers(recipe: Recipe, target: Path | None, notes: Notes) -> dict[str, Header]:
     opened: list[tuple[Match, VolumeInfo]] = []
     strangers: list[str] = []
     for match in _in_order(expand(recipe.volumes)):
+        if target is not None and match.path.resolve() == target.resolve() and not match.named:
+            continue
         try:
             with open_volume(match.path, recipe.volume_options) as volume:
                 opened.append((match, volume.info))
@@ -363,6 +370,14 @@ def _check_any(recipe: Recipe, volumes: Sequence[CatalogVolume], notes: Notes) -
         found=f"none ({reasons})",
         hint="pair the names with {volume} patterns or --map NAME=VOLUME",
     )
+
+
+def _warn_of_other_classes(sources: Sequence[Source], notes: Notes) -> None:
+    for source in sources:
+        by_path = source.match.fields.get("class")
+        own = sorted(set(source.table.points["class_name"].dropna()) - {by_path})
+        if by_path is not None and own:
+            notes.warn(source.relative_path, f"is of class {some(own)}, which counts; its path says {by_path}")
 
 
 def _described(source: Source) -> dict[str, Any]:

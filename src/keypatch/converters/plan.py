@@ -31,6 +31,7 @@ from keypatch.gaussian import REACH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -62,14 +63,18 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-def build_plan(recipe: Recipe) -> Plan:
+def build_plan(recipe: Recipe, target: Path | None = None) -> Plan:
     """Read headers and annotations and place all patches.
+
+    Args:
+        recipe: Checked.
+        target: Where the store will lie; one that lies there already is no source, though a pattern may match it.
 
     Raises:
         ReadError: If a source cannot be read.
         UsageError: If the recipe does not fit the sources, or leaves no patch.
     """
-    return plan_catalog(recipe, build_catalog(recipe))
+    return plan_catalog(recipe, build_catalog(recipe, target))
 
 
 def plan_catalog(recipe: Recipe, catalog: Catalog) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -14,6 +15,8 @@ from keypatch.errors import FormatError, ReadError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 HEAD_SIZE = 1 << 16
 """Bytes of a file that the formats see when they tell whether it is theirs."""
@@ -80,7 +83,13 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON is whatever it is; each
         FormatError: If it is not JSON.
     """
     try:
-        return json.loads(read_text(path), object_pairs_hook=_unique)
+        text = read_text(path)
+        value = json.loads(text, object_pairs_hook=_unique)
+        if _SURROGATE.search(text):  # half a character, which only JSON's escapes can write and no store can hold
+            json.dumps(value, ensure_ascii=False).encode()
+        return value  # noqa: TRY300 - the handlers below end in the one error
+    except UnicodeEncodeError as error:
+        found = f"half a character, {error.object[error.start]!a}"
     except json.JSONDecodeError as error:
         found = f"{error.msg} in line {error.lineno}, column {error.colno}"
     except _RepeatedKeyError as error:

@@ -101,7 +101,7 @@ class Store:
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = str(path)
+        self.path = os.fspath(path)
         self._opened: tuple[int, Any] | None = None
         self._folder = None if "://" in self.path or is_file(self.path) else Path(self.path)
         self.attributes = _check_attributes(self.path, self._root_attributes())
