@@ -2,9 +2,9 @@
 
     python tests/soak/kill_builds.py [--times 100] [--seed 0]
 
-Each round starts a build of one recipe with two workers, kills it with SIGKILL after a random share of the time that an
-undisturbed build takes (half of the rounds the parent alone, so that workers are orphaned; half the whole process group),
-and runs the same command again. Some rounds kill more than once, some overwrite a store that is there.
+Each round starts a build of one recipe with two workers, kills it with SIGKILL after a random share of the time that
+an undisturbed build takes (half of the rounds the parent alone, so that workers are orphaned; half the whole process
+group), and runs the same command again. Some rounds kill more than once, some overwrite a store that is there.
 """
 
 from __future__ import annotations
@@ -38,11 +38,9 @@ def make_sources(folder: Path) -> None:
 
 def command(folder: Path, out: Path, *flags: str) -> list[str]:
     """The build of one store."""
-    return [
-        sys.executable, "-m", "keypatch", "convert", f"{folder}/*.npy", "-a", str(folder / "picks.csv"), "-o", str(out),
-        "--voxel-spacing", "10", "--patch-shape", "64", "--dtype", "uint8", "--centered", "2", "--workers", "2", "--json",
-        *flags,
-    ]  # fmt: skip
+    sources = [f"{folder}/*.npy", "-a", str(folder / "picks.csv"), "--voxel-spacing", "10"]
+    recipe = ["--patch-shape", "64", "--dtype", "uint8", "--centered", "2", "--workers", "2"]
+    return [sys.executable, "-m", "keypatch", "convert", *sources, "-o", str(out), *recipe, "--json", *flags]
 
 
 def build(folder: Path, out: Path, *flags: str) -> str:
