@@ -19,7 +19,7 @@ import zarr
 from tests.sources import truth, write_csv, write_npy
 
 from keypatch.converters.build import BuildOptions, convert
-from keypatch.converters.journal import Journal, build_folder
+from keypatch.converters.journal import Journal, Work, build_folder
 from keypatch.converters.plan import Plan, build_plan
 from keypatch.converters.recipe import Recipe
 
@@ -100,23 +100,20 @@ class Gate:
             start_new_session=True,
         )
 
-    def has_a_reader(self) -> bool:
-        try:
-            os.close(os.open(self.pipe, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:
-            return False
-        return True
-
-    def wait_for_reader(self) -> int:
-        """A writer's end of the pipe, which keeps the reader waiting, once there is a reader."""
+    @contextlib.contextmanager
+    def holding_a_reader(self) -> Iterator[None]:
+        """Wait until someone reads the pipe, and let it wait to the end of the block."""
 
         def opened() -> int | None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # of a pipe that has no reader yet
                 return os.open(self.pipe, os.O_WRONLY | os.O_NONBLOCK)
             return None
 
-        descriptor: int = wait_for(opened, "a reader of the pipe")
-        return descriptor
+        descriptor = wait_for(opened, "a reader of the pipe")
+        try:
+            yield
+        finally:
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def open(self, times: int = 1) -> Iterator[None]:
@@ -152,8 +149,8 @@ def make_gate(folder: Path) -> Gate:
     return Gate(folder, pipe, content)
 
 
-def workers_at_work(out: Path) -> dict[int, int]:
-    """Processes that are marked to work on a unit, and the unit."""
+def workers_at_work(out: Path) -> dict[int, Work]:
+    """Processes that are marked to be at something, and at what."""
     return Journal(build_folder(out)).active()
 
 
@@ -166,12 +163,13 @@ def is_running(process: int) -> bool:
     return state not in "ZX"
 
 
-def children_of(process: int) -> set[int]:
+def workers_of(process: int) -> set[int]:
+    """Processes that a build has spawned to work for it."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[1]) == process:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            if parent == process and b"spawn_main" in stat.with_name("cmdline").read_bytes():
                 found.add(int(stat.parent.name))
     return found
 

@@ -103,19 +103,28 @@ def pool(n_workers: int) -> Iterator[WorkerPool]:
 
 @contextlib.contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Start processes deaf to Ctrl-C, which would end one that still imports its modules in a traceback.
+    """Let no signal come between the steps of starting a process, and start it deaf to Ctrl-C.
 
-    A signal mask is inherited; `_begin` lifts it when the worker has been told to ignore the signal.
+    A process that is started by halves, or interrupted while it imports its modules, ends in a traceback on stderr. It
+    inherits the signal mask; `_begin` lifts that when the worker has been told to ignore the signal. Python runs
+    handlers in the main thread alone, whichever thread the system gave the signal to, so there they are put off.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # which would lift the mask when the pool starts it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    held: list[int] = []
     try:
-        yield
+        with contextlib.ExitStack() as undo:
+            if threading.current_thread() is threading.main_thread():
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    if (before := signal.getsignal(number)) is not None:  # None: not Python's to put back
+                        undo.callback(signal.signal, number, before)
+                        signal.signal(number, lambda number, _: held.append(number))
+            if hasattr(signal, "pthread_sigmask"):
+                resource_tracker.ensure_running()  # which would lift the mask when the pool starts it
+                mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                undo.callback(signal.pthread_sigmask, signal.SIG_SETMASK, mask)
+            yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for late in held:
+            signal.raise_signal(late)
 
 
 def _begin(lifeline: Connection) -> None:
@@ -123,6 +132,10 @@ def _begin(lifeline: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # Libraries make locks, numcodecs when it first encodes. Those of a spawned process have names, which Python reports
+    # as leaked on stderr when the process is killed; those of a forked one have none. No process is started here.
+    if "fork" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_start_method("fork", force=True)
     threading.Thread(target=_end_with_the_build, args=(lifeline,), daemon=True).start()
 
 
