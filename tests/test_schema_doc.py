@@ -99,7 +99,7 @@ def test_constants_in_the_text() -> None:
     assert json.loads(attributes["axes"]) == list(schema.AXES)
     assert json.loads(attributes["kinds"]) == list(schema.KINDS)
     assert f'"combine": "{schema.COMBINE}", "reach": {REACH}' in attributes["gaussian"]
-    assert f"chunks of {schema.TABLE_ROWS_PER_CHUNK} rows" in TEXT
+    assert f"chunks of min(rows, {schema.TABLE_ROWS_PER_CHUNK}) rows" in TEXT
     assert f"`reach` = {REACH:g} sigmas" in TEXT
 
 
