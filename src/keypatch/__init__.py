@@ -13,6 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from keypatch._version import __version__
 from keypatch.errors import (
     BuildIncompleteError,
     CorruptionError,
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from keypatch.audit.validate import ValidationReport
     from keypatch.converters.build import BuildOptions, Progress
 
-__version__ = "0.1.0"
-
 __all__ = [
     "BuildIncompleteError",
     "CorruptionError",
@@ -50,6 +49,7 @@ __all__ = [
     "UsageError",
     "WorkerError",
     "WriteError",
+    "__version__",
     "convert",
     "open",
     "stats",

@@ -321,7 +321,7 @@ def _as_text(plan: Plan, target: Path | None, digest: str | None) -> str:
             ("keypoints", f"{len(plan.columns['keypoints/class_index'])} as seen from the patches"),
             ("image", image),
             ("gaussian", gaussian if layout.gaussian_dtype else "not stored"),
-            ("shards", f"{layout.n_units} of up to {layout.patches_per_shard} patches"),
+            ("shards", f"{layout.n_units} of up to {printing.plural(layout.patches_per_shard, 'patch', 'patches')}"),
             *([("digest", digest)] if digest else []),
         ]
     )

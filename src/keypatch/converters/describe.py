@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keypatch import __version__, gaussian
+from keypatch import gaussian
+from keypatch._version import __version__
 from keypatch.formats.store.schema import AXES, COMBINE, COORDINATE_RULE, KINDS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
