@@ -4,7 +4,8 @@
 
 Each round starts a build of one recipe with two workers, kills it with SIGKILL after a random share of the time that
 an undisturbed build takes (half of the rounds the parent alone, so that workers are orphaned; half the whole process
-group), and runs the same command again. Some rounds kill more than once, some overwrite a store that is there.
+group), and runs the same command again. Some rounds kill more than once, some overwrite a store that is there, some
+also stop a build by Ctrl-C or SIGTERM, and some end with two builds at once, of which one leaves the other alone.
 """
 
 from __future__ import annotations
@@ -52,18 +53,28 @@ def build(folder: Path, out: Path, *flags: str) -> str:
     return digest
 
 
-def kill_after(seconds: float, folder: Path, out: Path, *flags: str, group: bool) -> bool:
-    """Start a build and kill it; False where it was done before."""
+def end_after(seconds: float, folder: Path, out: Path, *flags: str, number: int, group: bool) -> bool:
+    """Start a build and end it by a signal; False where it was done before."""
     process = subprocess.Popen(
         command(folder, out, *flags), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
-        os.kill(-process.pid if group else process.pid, signal.SIGKILL)
-        process.wait()
+        os.kill(-process.pid if group else process.pid, number)
+        process.wait(PATIENCE)
         return True
     return False
+
+
+def race(seconds: float, folder: Path, out: Path) -> None:
+    """Start two builds of one store, the second a little later; one of them builds it, the other says why not."""
+    first = subprocess.Popen(command(folder, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    second = subprocess.run(command(folder, out), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    _, said = first.communicate(timeout=PATIENCE)
+    if {first.returncode, second.returncode} != {0, 2}:
+        sys.exit(f"two builds at once ended with {first.returncode}, {second.returncode}: {said}{second.stderr}")
 
 
 def main() -> None:
@@ -82,18 +93,25 @@ def main() -> None:
         begin = time.monotonic()
         wanted = build(folder, out)
         took = time.monotonic() - begin
-        kills = late = mid_swap = 0
+        kills = stops = races = late = mid_swap = 0
         while kills < arguments.times:
             overwrite = out.exists() and draw.random() < 0.3
             if not overwrite and out.exists():
                 shutil.rmtree(out)
             flags = ("--overwrite",) if overwrite else ()
             for _ in range(draw.choice((1, 1, 2, 3))):
-                if not kill_after(draw.uniform(0.2, 1.05) * took, folder, out, *flags, group=draw.random() < 0.5):
+                number = draw.choices((signal.SIGKILL, signal.SIGINT, signal.SIGTERM), (8, 1, 1))[0]
+                share, group = draw.uniform(0.2, 1.05), draw.random() < 0.5
+                if not end_after(share * took, folder, out, *flags, number=number, group=group):
                     late += 1
                     break
-                kills += 1
-            if out.exists() and not flags:
+                kills += number == signal.SIGKILL
+                stops += number != signal.SIGKILL
+            if not out.exists() and draw.random() < 0.2:
+                race(draw.uniform(0, 0.5) * took, folder, out)
+                races += 1
+                flags = ("--overwrite",)
+            elif out.exists() and not flags:
                 mid_swap += 1  # killed between giving the name and ending
                 flags = ("--overwrite",)
             found = build(folder, out, *flags)
@@ -102,7 +120,10 @@ def main() -> None:
             left = [path.name for path in out.parent.iterdir() if path != out]
             if left:
                 sys.exit(f"after {kills} kills: left beside the store: {left}")
-        print(f"{kills} kills ({late} builds were done before, {mid_swap} had just got their name): always {wanted}")
+        print(
+            f"{kills} kills, {stops} other signals, {races} races ({late} builds were done before, {mid_swap} had just "
+            f"got their name): always {wanted}"
+        )
 
 
 if __name__ == "__main__":
