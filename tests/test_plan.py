@@ -33,7 +33,7 @@ def catalog_of(known, classes=CLASSES):
             score=np.full(n, np.nan),
         )
         path = Path(f"{name}.npy")
-        info = VolumeInfo(path, "npy", one.array.shape, one.array.dtype, None, "region")
+        info = VolumeInfo(path, "npy", one.array.shape, one.array.dtype, None, "mapped")
         volumes.append(CatalogVolume(name, path, path.name, info, one.spacing, "flag", points))
     return Catalog(tuple(volumes), classes, (), (), (), ())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -172,7 +173,7 @@ class TestEveryFormat:
             info = volume.info
         assert info.path == path
         assert info.format == name.split("-")[0]
-        assert info.access in ("region", "slices", "whole")
+        assert info.access in ("mapped", "region", "slices", "whole")
         assert json.loads(json.dumps(info.conventions, allow_nan=False)) == info.conventions
         assert info.conventions["axis_order"] == "zyx"
         assert all("\n" not in warning for warning in info.warnings)
@@ -411,7 +412,7 @@ def test_a_region_of_4_gib_costs_a_region(tmp_path, make):
     try:
         with open_volume(path) as volume:
             assert volume.info.shape == (2048, 1024, 1024)
-            assert volume.info.access == "region"
+            assert volume.info.access in ("mapped", "region")
             assert not volume.read((1900, 900, 900), (1964, 964, 964)).any()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -467,3 +468,22 @@ class TestSliceCache:
 )  # fmt: skip
 def test_units(unit, angstrom):
     assert angstrom_per_unit(unit) == angstrom
+
+
+def test_a_mapped_volume_does_not_pile_up_in_memory(tmp_path):
+    path = tmp_path / "wide.npy"
+    volume = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(128, 1024, 1024))
+    volume[:] = 1  # pages of a hole would all be the one page of zeros
+    del volume
+    code = (
+        "import sys; from pathlib import Path; from keypatch.formats.volumes import open_volume\n"
+        "from keypatch.converters.crop import cut; from keypatch.converters.scaling import Scaling\n"
+        "peak = lambda: int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])\n"
+        "volume = open_volume(Path(sys.argv[1])); before = peak()\n"
+        "for k in range(8): cut(volume, (0, 128 * k, 0), (128, 64, 64), scaling=Scaling('float32'), padding='zero')\n"
+        "print(peak() - before)"
+    )
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the peak of a process is read from /proc")
+    ran = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) < 150_000  # kB; the whole file has 524 000

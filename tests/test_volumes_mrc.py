@@ -94,7 +94,7 @@ def test_real_files(real_data, name):
     with open_volume(path) as volume:
         info = volume.info
         assert (info.shape, info.dtype, info.voxel_spacing) == (shape, np.dtype(dtype), spacing)
-        assert info.access == ("whole" if name.endswith(("gz", "bz2")) else "region")
+        assert info.access == ("whole" if name.endswith(("gz", "bz2")) else "mapped")
         assert len(info.warnings) == len(warnings)
         assert all(word in line for word, line in zip(warnings, info.warnings, strict=True))
         np.testing.assert_array_equal(volume.read((0, 0, 0), shape), voxels)

@@ -38,9 +38,9 @@ def written(tmp_path, array, name="v.tif", **options):
 
 REAL_VOLUMES = {
     # file: shape, dtype, Å z y x, access, words of the warnings
-    "matched/cylindra_mt/13pf_MT.tif": ((36, 206, 94), "uint8", (1.052 * NM,) * 3, "region", []),
-    "matched/cylindra_mt/14pf_MT.tif": ((44, 136, 84), "uint8", (1.052 * NM,) * 3, "region", []),
-    "tiff/mini-t1-head.tif": ((32, 32, 32), "uint16", (1.5 * MM, MM / 0.666666, MM / 0.666666), "region", []),
+    "matched/cylindra_mt/13pf_MT.tif": ((36, 206, 94), "uint8", (1.052 * NM,) * 3, "mapped", []),
+    "matched/cylindra_mt/14pf_MT.tif": ((44, 136, 84), "uint8", (1.052 * NM,) * 3, "mapped", []),
+    "tiff/mini-t1-head.tif": ((32, 32, 32), "uint16", (1.5 * MM, MM / 0.666666, MM / 0.666666), "mapped", []),
     "tiff/stardist_img3d.tif": ((31, 61, 57), "uint16", None, "slices", ["does not name its page axis"]),
 }
 

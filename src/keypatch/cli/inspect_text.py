@@ -109,7 +109,12 @@ def _volume_text(volume: VolumeDescription) -> str:
     values = f"{volume.minimum:g} to {volume.maximum:g}, mean {volume.mean:.4g} ({volume.looked_at})"
     if volume.not_finite:
         values += f", and {volume.not_finite} NaN or infinite"
-    access = {"region": "reads only the region", "slices": "reads whole slices", "whole": "reads all of it"}
+    access = {
+        "mapped": "reads only its voxels, from a memory map",
+        "region": "reads only the chunks that it touches",
+        "slices": "reads whole slices",
+        "whole": "reads all of it",
+    }
     pairs = [
         ("volume", volume.path),
         ("format", volume.format),

@@ -11,7 +11,7 @@ from keypatch.errors import FormatError
 from keypatch.geometry import Shape3, valid_box
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -22,6 +22,9 @@ Padding: TypeAlias = Literal["zero", "mean", "edge", "reflect", "inside"]
 PADDINGS: Final[tuple[Padding, ...]] = ("zero", "mean", "edge", "reflect", "inside")
 """What fills the part of a patch that lies outside its volume: stored zeros, the mean of the patch's own valid
 voxels, the nearest of them, their mirror image; "inside" moves the box into the volume so that nothing is filled."""
+
+SLAB_BYTES: Final = 32 * 2**20
+"""Whole planes of a memory-mapped volume that are taken at once: half of what its reader keeps mapped."""
 
 
 def cut(
@@ -54,13 +57,30 @@ def cut(
     if not (stop > start).all():
         message = f"{volume.info.path}: the patch at {tuple(origin)} lies outside the volume"
         raise ValueError(message)
-    first, last = start + origin, stop + origin
-    block = volume.read(_shape3(first), _shape3(last))
     patch = np.empty(patch_shape, scaling.dtype) if out is None else out
     valid = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
+    target = patch[valid]
+    for first, last in _slabs(volume, _shape3(start + origin), _shape3(stop + origin)):
+        z = first[0] - int(start[0] + origin[0])
+        _take(volume, first, last, scaling, target[z : z + last[0] - first[0]])
+    _fill(patch, valid, padding)
+    return patch
+
+
+def _slabs(volume: Volume, first: Shape3, last: Shape3) -> Iterator[tuple[Shape3, Shape3]]:
+    """The box as one, or of a memory map in slabs along z, so that a wide volume's pages do not pile up."""
+    _, height, width = volume.info.shape
+    plane = height * width * volume.info.dtype.itemsize
+    depth = max(1, SLAB_BYTES // plane) if volume.info.access == "mapped" else last[0] - first[0]
+    for z in range(first[0], last[0], depth):
+        yield (z, *first[1:]), (min(z + depth, last[0]), *last[1:])
+
+
+def _take(volume: Volume, first: Shape3, last: Shape3, scaling: Scaling, target: NDArray[Any]) -> None:
+    block = volume.read(first, last)
     where = f"{volume.info.path}, voxels {_box(first, last)}"
     try:
-        scaling.apply(block, patch[valid])
+        scaling.apply(block, target)
     except NotFiniteError as error:
         raise FormatError.at(
             where, expected="finite voxels", found=str(error), hint="clean the volume first"
@@ -72,8 +92,6 @@ def cut(
             found=str(error),
             hint="choose a wider --dtype or give --clip-percentiles",
         ) from error
-    _fill(patch, valid, padding)
-    return patch
 
 
 def _fill(patch: NDArray[Any], valid: tuple[slice, ...], padding: Padding) -> None:

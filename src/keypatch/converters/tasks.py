@@ -45,7 +45,7 @@ def _belongs(plan: Plan, before: UnitTask, task: UnitTask) -> bool:
     """Whether a unit goes on in the volume that the one before ended in, and that volume is costly to open again."""
     last, first = int(before.volume_index[-1]), int(task.volume_index[0])
     starts_alone = int(before.volume_index[0]) == last
-    return last == first and starts_alone and plan.catalog.volumes[first].info.access != "region"
+    return last == first and starts_alone and plan.catalog.volumes[first].info.access in ("slices", "whole")
 
 
 def _group(

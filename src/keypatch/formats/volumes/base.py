@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from keypatch.geometry import Shape3, Vector3
 
-Access: TypeAlias = Literal["region", "slices", "whole"]
-"""What reading one region costs: just the region, every z slice that it touches, or the whole volume."""
+Access: TypeAlias = Literal["mapped", "region", "slices", "whole"]
+"""What reading one region costs: its own voxels, seen through a memory map; the chunks that it touches; every z slice
+that it touches; or the whole volume."""
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def open_volume(path: Path, options: VolumeOptions) -> Volume:
         shape=volume_shape(path, layout.zyx(layout.stored_shape)),
         dtype=volume_dtype(path, layout.dtype),
         voxel_spacing=_voxel_spacing(header, warn),
-        access="whole" if packed else "region",
+        access="whole" if packed else "mapped",
         conventions=_conventions(header, layout, signedness),
         warnings=tuple(warn + _contradictions(header, layout)),
     )

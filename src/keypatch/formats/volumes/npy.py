@@ -58,7 +58,7 @@ def open_volume(path: Path, options: VolumeOptions) -> Volume:  # noqa: ARG001 -
         "stored_dtype": stored_dtype.str,
         "order": "Fortran" if fortran_order else "C",
     }
-    info = VolumeInfo(path, NAME, shape, dtype, voxel_spacing=None, access="region", conventions=conventions)
+    info = VolumeInfo(path, NAME, shape, dtype, voxel_spacing=None, access="mapped", conventions=conventions)
     return ArrayVolume(info, array)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import warnings
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 _KINDS_OF_NUMBERS = "iuf"
 _WIDEST_NUMBER = 8
 """Bytes; a longer float (numpy's longdouble) differs between machines and no store dtype holds it."""
+
+
+MAPPED_BYTES = 64 * 2**20
+"""Of a memory-mapped file that a reader keeps at most, or the planes of one box where these are more."""
 
 
 class VolumeReader(ABC):
@@ -73,21 +78,42 @@ class VolumeReader(ABC):
 
 
 class ArrayVolume(VolumeReader):
-    """A volume whose file is one array that indexing reads, such as a memory map."""
+    """A volume whose file is one array that indexing reads: a memory map.
+
+    What a map has read counts as memory of the process until something else needs it. So that a worker stays small
+    whatever the volume's size, pages are let go of before they would be more than `MAPPED_BYTES`; the file cache keeps
+    them. They are counted as whole planes: a system maps the neighbours of a page that is in its cache, too.
+    """
 
     def __init__(self, info: VolumeInfo, array: NDArray[Any]) -> None:
         super().__init__(info)
         self._array: NDArray[Any] | None = array
+        self._mapping = _mapping(array)
+        self._touched = 0
 
     def _read_box(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
         if self._array is None:
             message = f"{self._info.path} is closed"
             raise ValueError(message)
-        return self._array[z, y, x]
+        box = self._array[z, y, x]
+        touched = max((abs(stride) * n for stride, n in zip(box.strides, box.shape, strict=True)), default=0)
+        if self._touched and self._touched + touched > MAPPED_BYTES and self._mapping is not None:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+            self._touched = 0
+        self._touched += touched
+        return box
 
     def close(self) -> None:
         """Let the map go, and with it the file."""
-        self._array = None
+        self._array = self._mapping = None
+
+
+def _mapping(array: NDArray[Any]) -> mmap.mmap | None:
+    """The memory map under an array and its views; None where there is none, or the system cannot let pages go."""
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    return base if hasattr(mmap.mmap, "madvise") and hasattr(mmap, "MADV_DONTNEED") else None
 
 
 def volume_dtype(where: str | Path, dtype: np.dtype[Any]) -> np.dtype[Any]:

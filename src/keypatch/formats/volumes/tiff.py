@@ -131,7 +131,7 @@ def _opened(path: Path, tif: tifffile.TiffFile, stack: Any, counts: dict[str, An
         conventions=counts | _conventions(tif, stack, scale),
         warnings=(*log, *scale.warnings, *_oddities(stack)),
     )
-    if info.access == "region":
+    if info.access == "mapped":
         return _mapped(info, tif, stack, stored_dtype)
     volume = PagedVolume(info, tif, _checked_pages(path, tif, stack, shape))
     volume.read((0, 0, 0), (1, 1, 1))  # a codec that is missing is said now, not in the middle of a build
@@ -162,7 +162,7 @@ def _only_stack(path: Path, series: list[Any]) -> Any:  # noqa: ANN401
 
 
 def _access(stack: Any) -> Access:  # noqa: ANN401
-    return "slices" if stack.dataoffset is None else "region"
+    return "slices" if stack.dataoffset is None else "mapped"
 
 
 def _mapped(info: VolumeInfo, tif: tifffile.TiffFile, stack: Any, dtype: np.dtype[Any]) -> Volume:  # noqa: ANN401
