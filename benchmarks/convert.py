@@ -151,7 +151,7 @@ class Bench:
 
 def run(settings: Settings) -> list[Row]:
     """All cases."""
-    n, repeats = (8, 3) if settings.quick else (64, 5)
+    n, repeats = (8, 3) if settings.quick else (32, 3)
     floors = [Case("uint8", "none", 2 * n, repeats), Case("uint8", "auto", 2 * n, repeats)]
     floors += [Case("float32", "none", n, repeats), Case("float32", "auto", n, repeats)]
     rows: list[Row] = []
@@ -159,7 +159,7 @@ def run(settings: Settings) -> list[Row]:
         rows += _against_floor(settings, case)
     n, repeats = (8, 1) if settings.quick else (16, 3)
     for dtype in ("uint8",) if settings.quick else ("uint8", "float32"):
-        rows += _against_scripts(settings, Case(dtype, "auto", n, repeats), n_monai=1 if settings.quick else 2)
+        rows += _against_scripts(settings, Case(dtype, "auto", n, repeats), n_monai=1)
     return rows
 
 

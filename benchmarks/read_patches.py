@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from keypatch import Store
 
 PART = "read"
-OURS = "keypatch"
+OURS, REUSED = "keypatch", "keypatch, out="
 WANTED = {"zarr-python": 2.0, "tensorstore": 1.0, "blosc2, nnU-Net 2.8": 1.3, "blosc2, nnU-Net 2.6": 1.3}
 PATCH_OF_WINDOWS, WINDOW, WINDOW_CHUNK = (160, 160, 160), 64, (40, 40, 40)
 WANTED_WINDOW = 3.0
@@ -79,7 +79,9 @@ def _whole(settings: Settings, case: Case, rounds: int) -> list[Row]:
     store = keypatch.open(_make_store(work, case))
     patches = _reference(work, store)
     peers = list(available((*ZARR_LIBRARIES, *BLOSC2, *OTHERS), settings))
-    readers = {OURS: _ours(store)} | _open(peers, work, store, patches)
+    same = np.empty(store.patch_shape, patches[0].dtype)
+    readers: dict[str, Read] = {OURS: _ours(store), REUSED: lambda i, box=WHOLE: store.read_image(i, out=same)[box]}
+    readers |= _open(peers, work, store, patches)
     warm(work)
     for name, read in readers.items():
         for i, patch in enumerate(patches):
@@ -186,6 +188,7 @@ def _notes(peers: Sequence[Peer], work: Path, store: Store) -> dict[str, str]:
     """What was set, and how much of the raw size lies on the disk."""
     raw = len(store) * int(np.prod(store.patch_shape)) * store.image_array.dtype.itemsize
     notes = {OURS: f"crc32c checked, {_size(Path(store.path) / 'image') / raw:.2f} of the raw size"}
+    notes[REUSED] = "the same, into one array again and again"
     for k, peer in enumerate(peers):
         own = _size(work / f"peer{k}")
         notes[peer.name] = f"{peer.note}, {own / raw:.2f} of the raw size" if own else peer.note
