@@ -436,7 +436,7 @@ def test_chunk_shape_that_does_not_divide_the_patch(chunk) -> None:
 
 @pytest.mark.parametrize(
     ("n_patches", "patch_bytes", "expected"),
-    [(10**6, 2**21, 96), (640, 2**21, 10), (1, 2**21, 1), (65, 2**21, 2), (10**6, 2**30, 1), (64, 1, 1)],
+    [(10**6, 2**21, 96), (640, 2**21, 40), (1, 2**21, 1), (65, 2**21, 5), (10**6, 2**30, 1), (64, 1, 4)],
 )
 def test_patches_per_shard(n_patches, patch_bytes, expected) -> None:
     assert choose_patches_per_shard(n_patches, patch_bytes) == expected

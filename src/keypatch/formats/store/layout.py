@@ -23,7 +23,7 @@ CHUNK_MIN: Final = 2 * MIB
 SHARD_BYTES: Final = 192 * MIB
 """Raw bytes of a shard unless asked otherwise: the middle of 128 to 256 MiB."""
 
-MIN_UNITS: Final = 64
+MIN_UNITS: Final = 16
 """A small data set is cut into about this many units, so that a pool of workers has something to share out."""
 
 

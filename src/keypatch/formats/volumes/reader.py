@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import mmap
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
@@ -88,7 +89,7 @@ class ArrayVolume(VolumeReader):
     def __init__(self, info: VolumeInfo, array: NDArray[Any]) -> None:
         super().__init__(info)
         self._array: NDArray[Any] | None = array
-        self._mapping = _mapping(array)
+        self._pages = _Pages.under(array)
         self._touched = 0
 
     def _read_box(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
@@ -96,24 +97,55 @@ class ArrayVolume(VolumeReader):
             message = f"{self._info.path} is closed"
             raise ValueError(message)
         box = self._array[z, y, x]
-        touched = max((abs(stride) * n for stride, n in zip(box.strides, box.shape, strict=True)), default=0)
-        if self._touched and self._touched + touched > MAPPED_BYTES and self._mapping is not None:
-            self._mapping.madvise(mmap.MADV_DONTNEED)
-            self._touched = 0
-        self._touched += touched
+        if self._pages is not None:
+            touched = max(abs(stride) * n for stride, n in zip(box.strides, box.shape, strict=True))
+            if self._touched and self._touched + touched > MAPPED_BYTES:
+                self._pages.let_go()
+                self._touched = 0
+            self._touched += touched
+            self._pages.bring_in(box)
         return box
 
     def close(self) -> None:
         """Let the map go, and with it the file."""
-        self._array = self._mapping = None
+        self._array = self._pages = None
 
 
-def _mapping(array: NDArray[Any]) -> mmap.mmap | None:
-    """The memory map under an array and its views; None where there is none, or the system cannot let pages go."""
-    base: Any = array
-    while base is not None and not isinstance(base, mmap.mmap):
-        base = getattr(base, "base", None)
-    return base if hasattr(mmap.mmap, "madvise") and hasattr(mmap, "MADV_DONTNEED") else None
+class _Pages:
+    """The pages of a memory map, as far as the system lets a program say which it wants (Linux 5.14 and newer)."""
+
+    _POPULATE_READ: Final = 22
+    """MADV_POPULATE_READ of linux/mman.h, which Python's mmap has no name for."""
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self._mapping = mapping
+        self._address: int = np.frombuffer(mapping, np.uint8, 1).ctypes.data
+        self._populates = sys.platform == "linux"
+
+    @classmethod
+    def under(cls, array: NDArray[Any]) -> Self | None:
+        """The pages under an array and its views; None where there is no map, or the system cannot let pages go."""
+        base: Any = array
+        while base is not None and not isinstance(base, mmap.mmap):
+            base = getattr(base, "base", None)
+        return cls(base) if base is not None and hasattr(mmap, "MADV_DONTNEED") else None
+
+    def let_go(self) -> None:
+        """Take all pages out of the process; reading one brings it back from the file cache."""
+        self._mapping.madvise(mmap.MADV_DONTNEED)
+
+    def bring_in(self, box: NDArray[Any]) -> None:
+        """Map the rows of a box, one call a plane; page by page, as each is first read, costs several times as much."""
+        planes = np.moveaxis(box, int(np.argmax(np.abs(box.strides))), 0)
+        for plane in planes if self._populates else ():
+            first = plane.ctypes.data - self._address
+            last = first + sum(stride * (n - 1) for stride, n in zip(plane.strides, plane.shape, strict=True))
+            start = first // mmap.PAGESIZE * mmap.PAGESIZE
+            try:
+                self._mapping.madvise(self._POPULATE_READ, start, last + plane.itemsize - start)
+            except OSError:  # an older kernel does not know it; reading does the same, slowly
+                self._populates = False
+                return
 
 
 def volume_dtype(where: str | Path, dtype: np.dtype[Any]) -> np.dtype[Any]:
