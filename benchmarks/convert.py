@@ -180,17 +180,20 @@ def _against_floor(settings: Settings, case: Case) -> list[Row]:
                 lambda: _fresh(outs["floor"], make=True),
             ),
         ]
-        seconds = interleaved(contenders, case.repeats)
+        spent = interleaved(contenders, case.repeats, pool._processes)  # nothing public tells them
     _check_floor(outs, bench)
     n_bytes = case.n_patches * bench.plan.layout.image_bytes
-    speeds = {name: [n_bytes / 1e6 / one for one in values] for name, values in seconds.items()}
-    rows = [row(PART, case.name, least, speeds[least], "MB/s raw")]
+    speeds = {name: [n_bytes / 1e6 / one.seconds for one in values] for name, values in spent.items()}
+    notes = {}
+    for name, values in spent.items():
+        seconds, processor = np.median(values, axis=0)
+        notes[name] = f"{seconds:.2f} s, processor time {processor:.2f} s"
+    rows = [row(PART, case.name, least, speeds[least], "MB/s raw", note=notes[least])]
     for name in (whole, alone):
         share = float(np.median(speeds[name]) / np.median(speeds[least]))
         # Of so few patches the start of interpreter and processes is most of the command: not judged.
         wanted = None if settings.quick and name == whole else WANTED[case.codec]
-        note = f"{np.median(seconds[name]):.2f} s, the floor {np.median(seconds[least]):.2f} s"
-        rows.append(row(PART, case.name, name, speeds[name], "MB/s raw", ratio=share, wanted=wanted, note=note))
+        rows.append(row(PART, case.name, name, speeds[name], "MB/s raw", ratio=share, wanted=wanted, note=notes[name]))
     _remove(bench.work)
     return rows
 
@@ -210,11 +213,11 @@ def _against_scripts(settings: Settings, case: Case, n_monai: int) -> list[Row]:
         job = bench.job(heatmaps, n_monai)
         work = Contender("MONAI", lambda: _script("monai", job, bench), lambda: _fresh(heatmaps, make=True))
         contenders.append(work)
-    seconds = interleaved(contenders, case.repeats)
+    spent = interleaved(contenders, case.repeats)
     store = keypatch.open(ours)
     _check_plain(store, theirs)
     patches = {"keypatch, whole command": n, "plain script": n, "MONAI": n_monai}
-    per_patch = {name: [1e3 * one / patches[name] for one in values] for name, values in seconds.items()}
+    per_patch = {name: [1e3 * one.seconds / patches[name] for one in values] for name, values in spent.items()}
     notes = {
         "plain script": "full-resolution Gaussian by formula, zarr-python; no imports, no fsync",
         "MONAI": f"GenerateHeatmap, sigma {FACTOR} voxels, first {n_monai} patches; no imports, no fsync",

@@ -179,8 +179,8 @@ def _in_turn(readers: dict[str, Read], reads: Sequence[tuple[int, Box]]) -> dict
     for k, one in enumerate(reads):
         current[0] = one
         first = k % len(contenders)  # so that nobody always comes after the same other one
-        for name, (seconds,) in interleaved(contenders[first:] + contenders[:first], 1).items():
-            times[name].append(seconds * 1e3)
+        for name, (once,) in interleaved(contenders[first:] + contenders[:first], 1).items():
+            times[name].append(once.seconds * 1e3)
     return times
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,18 +30,54 @@ class Contender:
     prepare: Callable[[], object] = lambda: None
 
 
-def interleaved(contenders: Iterable[Contender], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each repeat of each contender, taken in the order A B C, A B C."""
-    everybody = list(contenders)
-    seconds: dict[str, list[float]] = {one.name: [] for one in everybody}
+class Spent(NamedTuple):
+    """What one repeat took.
+
+    Attributes:
+        seconds: By the clock.
+        processor: Seconds of all processors together.
+    """
+
+    seconds: float
+    processor: float
+
+
+def interleaved(contenders: Iterable[Contender], repeats: int, processes: Iterable[int] = ()) -> dict[str, list[Spent]]:
+    """Each repeat of each contender, taken in the order A B C, A B C.
+
+    Args:
+        contenders: They take turns.
+        repeats: Of each.
+        processes: Their processor time counts, beside that of this process and its children that end.
+    """
+    everybody, others = list(contenders), list(processes)
+    spent: dict[str, list[Spent]] = {one.name: [] for one in everybody}
     for _ in range(repeats):
         for one in everybody:
             one.prepare()
-            start = time.perf_counter()
+            busy, start = processor_seconds(others), time.perf_counter()
             own = one.run()
             elapsed = time.perf_counter() - start
-            seconds[one.name].append(elapsed if own is None else own)
-    return seconds
+            spent[one.name].append(Spent(elapsed if own is None else own, processor_seconds(others) - busy))
+    return spent
+
+
+def processor_seconds(processes: Iterable[int] = ()) -> float:
+    """Processor time so far of this process, of its children that ended, and of these other processes.
+
+    Unlike the clock it hardly depends on what else the machine does. 0 is added where a system has no /proc.
+    """
+    own = os.times()
+    return own.user + own.system + own.children_user + own.children_system + sum(map(_seconds_of, processes))
+
+
+def _seconds_of(process: int) -> float:
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return 0.0
+    user, system = text.rpartition(")")[2].split()[11:13]  # proc(5): fields 14 and 15
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def settle() -> None:
