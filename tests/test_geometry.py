@@ -213,16 +213,24 @@ SHAPE, SPACING = (100, 201, 302), (10.0, 12.5, 8.0)
 IN_VOXELS = {
     "voxel-center": {"first": (0, 0, 0), "corner": (-0.5, -0.5, -0.5), "last": (99, 200, 301)},
     "corner": {"first": (0.5, 0.5, 0.5), "corner": (0, 0, 0), "last": (99.5, 200.5, 301.5)},
+    "corner-xy": {"first": (0, 0.5, 0.5), "corner": (-0.5, 0, 0), "last": (99, 200.5, 301.5)},
     "volume-center": {"first": (-50, -100.5, -151), "corner": (-50.5, -101, -151.5), "last": (49, 99.5, 150)},
     "volume-center-minus-1": {"first": (-49, -99.5, -150), "corner": (-49.5, -100, -150.5), "last": (50, 100.5, 151)},
 }
 PLACES = {"first": (0, 0, 0), "corner": (-0.5, -0.5, -0.5), "last": (99, 200, 301)}
-A_UNIT = {"voxel": (1, 1, 1), "angstrom": (10.0, 12.5, 8.0), "nm": (1.0, 1.25, 0.8), "fraction": [1 / n for n in SHAPE]}
+A_UNIT = {
+    "voxel": (1, 1, 1),
+    "angstrom": (10.0, 12.5, 8.0),
+    "nm": (1.0, 1.25, 0.8),
+    "um": (1e-3, 1.25e-3, 0.8e-3),
+    "mm": (1e-6, 1.25e-6, 0.8e-6),
+    "fraction": [1 / n for n in SHAPE],
+}
 
 
 @pytest.mark.parametrize("base", [0, 1])
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("zero", geometry.ZEROS)
+@pytest.mark.parametrize("zero", [zero for zero in geometry.ZEROS if zero != "world"])
 @pytest.mark.parametrize("unit", geometry.UNITS)
 def test_voxel_index_of_every_unit_and_zero(unit, zero, place, base) -> None:
     """The same place in every dialect comes out as the same index; counting from 1 moves it by one voxel."""
@@ -268,6 +276,9 @@ def test_voxel_index_of_rows_with_their_own_spacing() -> None:
         ({"unit": "fraction"}, "need the volume's shape"),
         ({"unit": "voxel", "zero": "volume-center"}, "need the volume's shape"),
         ({"unit": "voxel", "zero": "volume-center-minus-1"}, "need the volume's shape"),
+        ({"unit": "mm", "zero": "world"}, "need a length and the volume's world map"),
+        ({"unit": "voxel", "zero": "world", "world": np.eye(4)}, "need a length"),
+        ({"unit": "mm", "zero": "world", "world": np.zeros((4, 4))}, "singular"),
         ({"unit": "pixel"}, "unknown unit 'pixel'"),
         ({"unit": "voxel", "zero": "center"}, "zero 'center'"),
     ],
@@ -275,3 +286,26 @@ def test_voxel_index_of_rows_with_their_own_spacing() -> None:
 def test_voxel_index_without_what_it_needs(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         geometry.voxel_index([1, 2, 3], **settings)
+
+
+WORLD_BY_HAND = [[3.0, 0, 0, 5], [0, 0, -2.0, 60], [0, 2.0, 0.5, 70], [0, 0, 0, 1]]
+"""Å; z with its own spacing, y and x changed for each other, y mirrored, and a shear."""
+
+
+@pytest.mark.parametrize(("unit", "angstrom"), [("angstrom", 1.0), ("nm", 10.0), ("um", 1e4), ("mm", 1e7)])
+def test_world_coordinates_by_hand(unit, angstrom) -> None:
+    # index (2, 7, 4): z = 3*2 + 5, y = -2*4 + 60, x = 2*7 + 0.5*4 + 70
+    coords = np.array([[[11, 52, 86], [5, 60, 70]]]) / angstrom
+    found = geometry.voxel_index(coords, unit=unit, zero="world", world=WORLD_BY_HAND)
+    np.testing.assert_allclose(found, [[[2, 7, 4], [0, 0, 0]]], rtol=0, atol=1e-9)
+    assert geometry.voxel_index(np.empty((0, 3)), unit=unit, zero="world", world=WORLD_BY_HAND).shape == (0, 3)
+
+
+@given(points, st.lists(st.floats(-50, 50), min_size=9, max_size=9), points)
+def test_world_coordinates_return(index, linear, offset) -> None:
+    """The inverse of the map, whatever its direction, shear and origin."""
+    world = np.eye(4)
+    world[:3, :3], world[:3, 3] = np.reshape(linear, (3, 3)) + 200 * np.eye(3), offset
+    coords = world[:3, :3] @ np.array(index) + offset
+    found = geometry.voxel_index(coords, unit="angstrom", zero="world", world=world)
+    np.testing.assert_allclose(found, index, rtol=1e-9, atol=1e-6)

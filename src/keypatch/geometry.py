@@ -23,13 +23,25 @@ if TYPE_CHECKING:
 Shape3: TypeAlias = tuple[int, int, int]
 Vector3: TypeAlias = tuple[float, float, float]
 
-Unit: TypeAlias = Literal["voxel", "angstrom", "nm", "fraction"]
-Zero: TypeAlias = Literal["voxel-center", "corner", "volume-center", "volume-center-minus-1"]
+Unit: TypeAlias = Literal["voxel", "angstrom", "nm", "um", "mm", "fraction"]
+Zero: TypeAlias = Literal["voxel-center", "corner", "corner-xy", "volume-center", "volume-center-minus-1", "world"]
+World: TypeAlias = tuple[tuple[float, ...], ...]
+"""A (4, 4) affine map of a volume: index (z, y, x, 1) to world coordinates (z, y, x, 1) in Å."""
 
-UNITS: tuple[Unit, ...] = ("voxel", "angstrom", "nm", "fraction")
-ZEROS: tuple[Zero, ...] = ("voxel-center", "corner", "volume-center", "volume-center-minus-1")
+UNITS: tuple[Unit, ...] = ("voxel", "angstrom", "nm", "um", "mm", "fraction")
+ZEROS: tuple[Zero, ...] = (
+    "voxel-center",
+    "corner",
+    "corner-xy",
+    "volume-center",
+    "volume-center-minus-1",
+    "world",
+)
 
-ANGSTROM_PER_NM = 10.0
+ANGSTROM_PER: dict[Unit, float] = {"angstrom": 1.0, "nm": 10.0, "um": 1e4, "mm": 1e7}
+"""Å a unit of length."""
+
+_CORNER = {"corner": (0.5, 0.5, 0.5), "corner-xy": (0.0, 0.5, 0.5)}
 
 
 def local_rs(global_coords: ArrayLike, origin: ArrayLike) -> NDArray[np.float64]:
@@ -169,47 +181,69 @@ def voxel_index(
     index_base: int = 0,
     voxel_spacing: ArrayLike | None = None,
     volume_shape: ArrayLike | None = None,
+    world: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
     """Bring source coordinates to voxel-index coordinates of their volume.
 
-    First the unit becomes voxels (Å and nm are divided by the spacing, a fraction is multiplied by the shape),
-    then the zero is moved: ``voxel-center`` (of the first voxel) adds nothing; ``corner`` of the first voxel takes
-    off half a voxel; ``volume-center`` adds size / 2 and ``volume-center-minus-1`` adds size / 2 - 1 (RELION's two
-    readings of its centred coordinates). ``index_base`` is taken off at last.
+    First the unit becomes voxels (lengths are divided by the spacing, a fraction is multiplied by the shape), then the
+    zero is moved: ``voxel-center`` (of the first voxel) adds nothing; ``corner`` of the first voxel takes off half a
+    voxel; ``corner-xy`` does so in y and x alone (IMOD's models count slices by their centres); ``volume-center`` adds
+    size / 2 and ``volume-center-minus-1`` adds size / 2 - 1 (RELION's two readings of its centred coordinates).
+    ``index_base`` is taken off at last.
+
+    Lengths from ``world`` go through the inverse of the volume's whole affine map instead: its origin, direction and
+    shear count, and the spacing is not asked for.
 
     Args:
         coords: (..., 3) source coordinates, z, y, x.
         unit: Of the coordinates.
         zero: The point that (0, 0, 0) of the source names.
         index_base: 0, or 1 where the source counts its first voxel as 1.
-        voxel_spacing: (3,) or (..., 3) Å a voxel; needed for Å and nm.
+        voxel_spacing: (3,) or (..., 3) Å a voxel; needed for lengths whose zero is not ``world``.
         volume_shape: (3,) or (..., 3) voxels; needed for fractions and for the zeros at the volume's centre.
+        world: (4, 4) map of index (z, y, x, 1) to world (z, y, x, 1) in Å; needed for the zero ``world``.
 
     Returns:
         (..., 3) float64 voxel-index coordinates.
 
     Raises:
-        ValueError: If the spacing or the shape is needed and missing, or a name is not known.
+        ValueError: If the spacing, the shape or the map is needed and missing, if the map is singular, if world
+            coordinates are no lengths, or if a name is not known.
     """
     if unit not in UNITS or zero not in ZEROS:
         message = f"unknown unit {unit!r} or zero {zero!r}; known are {', '.join(UNITS)} and {', '.join(ZEROS)}"
         raise ValueError(message)
     points = np.asarray(coords, np.float64)
-    if unit in ("angstrom", "nm"):
+    if zero == "world":
+        return _index_of_world(points, unit, world) - index_base
+    if unit in ANGSTROM_PER:
         if voxel_spacing is None:
             message = f"coordinates in {unit} need the voxel spacing"
             raise ValueError(message)
-        scale = ANGSTROM_PER_NM if unit == "nm" else 1.0
-        points = points * scale / np.asarray(voxel_spacing, np.float64)
+        points = points * ANGSTROM_PER[unit] / np.asarray(voxel_spacing, np.float64)
     elif unit == "fraction":
         points = points * _needed_shape(volume_shape, "fractional coordinates")
-    if zero == "corner":
-        points = points - 0.5
+    if zero in _CORNER:
+        points = points - np.asarray(_CORNER[zero])
     elif zero == "volume-center":
         points = points + _needed_shape(volume_shape, "centred coordinates") / 2
     elif zero == "volume-center-minus-1":
         points = points + (_needed_shape(volume_shape, "centred coordinates") / 2 - 1)
     return points - index_base
+
+
+def _index_of_world(points: NDArray[np.float64], unit: Unit, world: ArrayLike | None) -> NDArray[np.float64]:
+    if world is None or unit not in ANGSTROM_PER:
+        message = f"world coordinates need a length and the volume's world map, not {unit!r} and {world!r}"
+        raise ValueError(message)
+    affine = np.asarray(world, np.float64)
+    linear, offset = affine[:3, :3], affine[:3, 3]
+    try:
+        index = np.linalg.solve(linear, (points.reshape(-1, 3) * ANGSTROM_PER[unit] - offset).T).T
+    except np.linalg.LinAlgError as error:
+        message = f"a world map that is singular: {affine.tolist()}"
+        raise ValueError(message) from error
+    return np.asarray(index.reshape(points.shape), np.float64)
 
 
 def _needed_shape(volume_shape: ArrayLike | None, what: str) -> NDArray[np.float64]:

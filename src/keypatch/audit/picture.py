@@ -231,7 +231,7 @@ def _draw_bar(canvas: Image.Image, box: Box, spacing: float, scale: int) -> None
     top = box[3] + 9
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((box[0], top, box[0] + max(pixels, 1) - 1, top + 2), fill=_TEXT)
-    label = f"{length / geometry.ANGSTROM_PER_NM:g} nm"
+    label = f"{length / geometry.ANGSTROM_PER['nm']:g} nm"
     if pixels + 6 + _font(_SMALL).getlength(label) <= box[2] - box[0] + _GAP:
         draw.text((box[0] + pixels + 6, top - 7), label, _DIM, _font(_SMALL))
 

@@ -128,9 +128,11 @@ class _Sectioned(click.Command):
 @_option("--level-spacing", metavar="Å", help="Of a pyramid, the level nearest to this.")
 @_switch("--unsigned", help="Read MRC mode 0 as uint8.")
 @_option("--format", metavar="NAME", help="Format of the annotations, if content shall not decide.")
-@_option("--unit", metavar="UNIT", help="Of the coordinates: voxel, angstrom, nm or fraction.")
+@_option("--unit", metavar="UNIT", help="Of the coordinates: voxel, angstrom, nm, um, mm or fraction.")
 @_option("--axis-order", metavar="ORDER", help="What the source's three values are, such as zyx.")
-@_option("--zero", metavar="WHERE", help="voxel-center, corner, volume-center or volume-center-minus-1.")
+@_option(
+    "--zero", metavar="WHERE", help="voxel-center, corner, corner-xy, volume-center, volume-center-minus-1 or world."
+)
 @_option("--index-base", metavar="0|1", help="What the source counts its first voxel as.")
 @click.option("--columns", multiple=True, metavar="ROLE=NAME,…", help="A table's columns: z=NAME,y=NAME,x=NAME.")
 @_option("--tomograms", metavar="FILE", help="A RELION tomograms.star.")

@@ -18,6 +18,7 @@ from keypatch import geometry
 from keypatch.converters.notes import Notes, Omission, row_items, some
 from keypatch.converters.pairing import Header, Pairing, Source
 from keypatch.converters.patterns import Match, expand
+from keypatch.converters.placing import place
 from keypatch.converters.suspicion import suspect
 from keypatch.errors import ReadError, UsageError
 from keypatch.formats.annotations import VolumeHint, read_annotations
@@ -288,14 +289,7 @@ def _place(header: Header, group: _Group, spacing: Vector3, classes: tuple[str, 
     """One group's points that can be used, in voxel-index coordinates."""
     convention, rows, file = group.source.table.convention, group.rows, group.source.relative_path
     source = rows[["z", "y", "x"]].to_numpy(np.float64)
-    coords = geometry.voxel_index(
-        source,
-        unit=convention.unit,
-        zero=convention.zero,
-        index_base=convention.index_base,
-        voxel_spacing=spacing,
-        volume_shape=header.info.shape,
-    )
+    coords = place(source, convention, spacing, header.info)
     names = group.class_names()
     row_numbers = rows["source_row"].to_numpy(np.int64)
     wanted = np.isin(names, np.array(classes, dtype=object))
@@ -309,7 +303,7 @@ def _place(header: Header, group: _Group, spacing: Vector3, classes: tuple[str, 
             for row, point in zip(row_numbers[outside], coords[outside], strict=True)
         ]
         notes.omit("annotations", "outside their volume", items)
-        hint = suspect(source[wanted], convention, spacing, header.info.shape)
+        hint = suspect(source[wanted], convention, spacing, header.info)
         if hint:
             notes.warn(file, f"{int(outside.sum())} of {int(wanted.sum())} points lie outside {header.id}; {hint}")
     used = wanted & inside

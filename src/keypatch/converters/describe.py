@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from keypatch.converters.plan import Plan
     from keypatch.converters.scaling import Scaling
+    from keypatch.formats.volumes import VolumeInfo
 
 
 def volume_records(plan: Plan, scalings: Sequence[Scaling]) -> list[dict[str, Any]]:
@@ -30,11 +31,15 @@ def volume_records(plan: Plan, scalings: Sequence[Scaling]) -> list[dict[str, An
             "voxel_spacing": list(volume.voxel_spacing),
             "voxel_spacing_from": volume.voxel_spacing_from,
             "fold": int(fold),
-            "conventions": dict(volume.info.conventions),
+            "conventions": dict(volume.info.conventions) | _world(volume.info),
             "scaling": scaling.to_json(),
         }
         for volume, fold, scaling in zip(plan.catalog.volumes, plan.folds, scalings, strict=True)
     ]
+
+
+def _world(info: VolumeInfo) -> dict[str, Any]:
+    return {} if info.world is None else {"world": [list(row) for row in info.world]}
 
 
 def store_attributes(plan: Plan) -> dict[str, Any]:

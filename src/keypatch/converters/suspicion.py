@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from keypatch import geometry
+from keypatch.converters.placing import place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from keypatch.formats.annotations import Convention
-    from keypatch.geometry import Shape3, Vector3
+    from keypatch.formats.volumes import VolumeInfo
+    from keypatch.geometry import Vector3
 
 FACTORS: Final = (0.5, 0.25, 0.125, 0.1, 2.0, 4.0, 8.0, 10.0)
 """Binning by 2, 4 and 8, and nm for Å, either way."""
@@ -27,22 +29,22 @@ WIN: Final = 0.5
 """Share of the points outside that another reading has to bring inside to be named."""
 
 
-def suspect(source: NDArray[np.float64], convention: Convention, spacing: Vector3, shape: Shape3) -> str:
+def suspect(source: NDArray[np.float64], convention: Convention, spacing: Vector3, info: VolumeInfo) -> str:
     """Find the reading that brings most points inside.
 
     Args:
         source: (K, 3) source coordinates, z, y, x by the convention's axis order.
         convention: As they were read.
         spacing: Å, z, y, x.
-        shape: Of the volume.
+        info: The volume's header.
 
     Returns:
         One phrase with the flag, or "" where no other reading is clearly better.
     """
-    given = _count_inside(source, convention, spacing, shape)
+    given = _count_inside(source, convention, spacing, info)
     best, text = given, ""
     for label, points in _readings(source, convention):
-        count = _count_inside(points, convention, spacing, shape)
+        count = _count_inside(points, convention, spacing, info)
         if count > best:
             best, text = count, label
     if best - given < WIN * (len(source) - given):
@@ -60,13 +62,6 @@ def _readings(source: NDArray[np.float64], convention: Convention) -> Iterator[t
         yield f"they are multiplied by {factor:g} (binning or unit: --unit, --voxel-spacing)", source * factor
 
 
-def _count_inside(points: NDArray[np.float64], convention: Convention, spacing: Vector3, shape: Shape3) -> int:
-    coords = geometry.voxel_index(
-        points,
-        unit=convention.unit,
-        zero=convention.zero,
-        index_base=convention.index_base,
-        voxel_spacing=spacing,
-        volume_shape=shape,
-    )
-    return int(np.count_nonzero(geometry.inside(coords, shape)))
+def _count_inside(points: NDArray[np.float64], convention: Convention, spacing: Vector3, info: VolumeInfo) -> int:
+    coords = place(points, convention, spacing, info)
+    return int(np.count_nonzero(geometry.inside(coords, info.shape)))

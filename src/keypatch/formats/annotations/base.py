@@ -29,7 +29,8 @@ class Convention:
         unit: Of the coordinates.
         axis_order: Meaning of the source's three values, in the order in which the source lists them: a permutation
             of "xyz".
-        zero: The point that the coordinate (0, 0, 0) names.
+        zero: The point that the coordinate (0, 0, 0) names. World coordinates of medical files are in the LPS frame: a
+            reader of a RAS file turns x and y round, and says so in ``notes``.
         index_base: 1 where the source counts its first voxel as 1, else 0.
         inferred: Names of the attributes above that no text states outright; a flag may change them.
         notes: What else was assumed or done (shifts subtracted, pixel sizes multiplied), one line each.
@@ -65,7 +66,8 @@ class AnnotationOptions:
         columns: Role ("volume", "z", "y", "x", "class", "score") to the name, or the number from 0, of a column.
         delimiter: Of a text table; None finds it out.
         header: Whether a text table has a line of names; None finds it out.
-        tomograms: A RELION tomograms.star that gives sizes, spacings and file names of its tomograms.
+        tomograms: A file that says which tomograms the annotations name: a RELION tomograms.star (sizes, spacings and
+            file names), or a Dynamo volume list or table of numbers and file names.
     """
 
     format: str | None = None

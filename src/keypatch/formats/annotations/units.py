@@ -11,6 +11,9 @@ _WORDS: dict[Unit, tuple[str, ...]] = {
     # "å" is U+00E5; the Ångström sign U+212B becomes it in lower case.
     "angstrom": ("a", "å", "ang", "angst", "angstrom", "angstroms", "ångström", "ångstrom", "angström"),
     "nm": ("nm", "nanometer", "nanometers", "nanometre", "nanometres"),
+    # "µ" is U+00B5; the Greek letter U+03BC is the same word.
+    "um": ("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre", "micrometres"),
+    "mm": ("mm", "millimeter", "millimeters", "millimetre", "millimetres"),
     "voxel": ("px", "pix", "pixel", "pixels", "vx", "vox", "voxel", "voxels"),
     "fraction": ("fraction", "frac"),
 }

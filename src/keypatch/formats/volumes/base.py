@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from keypatch.geometry import Shape3, Vector3
+    from keypatch.geometry import Shape3, Vector3, World
 
 Access: TypeAlias = Literal["mapped", "region", "slices", "whole"]
 """What reading one region costs: its own voxels, seen through a memory map; the chunks that it touches; every z slice
@@ -25,7 +25,7 @@ class VolumeOptions:
 
     Attributes:
         format: Name of the format, when the content shall not decide.
-        array: Path of the array inside a container of several (Zarr).
+        array: Path of the array inside a container of several (Zarr, HDF5).
         level_spacing: Å; of the levels of a pyramid, take the one whose spacing is nearest.
         unsigned: Read MRC mode 0 as uint8, not int8.
     """
@@ -49,6 +49,9 @@ class VolumeInfo:
         access: What reading one region costs.
         conventions: What was read and what was assumed, as plain JSON values; written into the store.
         warnings: One line each, for the person: what in the header contradicts itself or had to be guessed.
+        world: (4, 4) map of index (z, y, x, 1) to world coordinates (z, y, x, 1) in Å, where the format has a world:
+            origin, direction and shear of a scanner (always in the LPS frame: x to the left, y to the back, z up; a
+            RAS header has its x and y turned round), or the origin of an MRC map. None where it has none.
     """
 
     path: Path
@@ -59,6 +62,7 @@ class VolumeInfo:
     access: Access
     conventions: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    world: World | None = None
 
 
 class Volume(Protocol):
