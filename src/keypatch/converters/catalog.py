@@ -190,7 +190,7 @@ def _read_headers(recipe: Recipe, target: Path | None, notes: Notes) -> dict[str
     root = _common_folder([match.path for match, _ in opened])
     headers: dict[str, Header] = {}
     for match, info in opened:
-        volume_id = match.fields.get("volume") or volume_stem(match.path)
+        volume_id = match.fields.get("volume") or volume_stem(match.path, [info.format])
         if volume_id in headers:
             raise UsageError.at(
                 match.path,

@@ -74,7 +74,8 @@ class Pairing:
         self._headers = headers
         self._mapped = mapped
         self._notes = notes
-        stems = {volume_id: volume_stem(header.match.path) for volume_id, header in headers.items()}
+        self._formats = {header.info.format for header in headers.values()}
+        stems = {volume_id: volume_stem(h.match.path, [h.info.format]) for volume_id, h in headers.items()}
         counts = Counter(stems.values())
         # Where several files have one stem (denoised.zarr in many folders), it names none of them.
         unique = {stem: volume_id for volume_id, stem in stems.items() if counts[stem] == 1}
@@ -126,7 +127,7 @@ class Pairing:
             return self._mapped[name]
         if name in self._headers:
             return name
-        stems = [volume_stem(Path(name))]
+        stems = [volume_stem(Path(name), self._formats)]
         if hint is not None and hint.file_stem is not None:
             stems.insert(0, hint.file_stem)
         for stem in stems:

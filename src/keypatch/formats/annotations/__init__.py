@@ -1,7 +1,8 @@
 """Annotation readers: one module a format, one registry, one way in.
 
 A module in `FORMATS` has ``NAME``, ``SUFFIXES``, ``DESCRIPTION``, a function ``matches(path, head) -> bool`` that
-looks at content only, and ``read(path, options) -> AnnotationTable``.
+looks at content only, and ``read(path, options) -> AnnotationTable``. Other packages add
+formats by entry points; docs/new-format.md shows how.
 """
 
 from __future__ import annotations

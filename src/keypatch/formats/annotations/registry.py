@@ -1,4 +1,8 @@
-"""The formats of annotations, and the one way into them."""
+"""The formats of annotations, and the one way into them.
+
+Our own formats are asked first, then those of other packages (`keypatch.formats.plugins`): a plugin reads what ours
+refuse, and takes away nothing that they read. Only a format's name, given by the person, goes before content.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from keypatch.errors import FormatError, UsageError
+from keypatch.errors import FormatError, KeypatchError, UsageError
 from keypatch.formats.annotations import (
     byu,
     byu_relabelled,
@@ -18,6 +22,7 @@ from keypatch.formats.annotations import (
     table,
 )
 from keypatch.formats.annotations.base import AnnotationOptions, AnnotationTable
+from keypatch.formats.annotations.plugin import plugin_group
 from keypatch.formats.annotations.source import head_text, read_head, shortened
 from keypatch.formats.annotations.unread import unread_format
 
@@ -60,16 +65,20 @@ class AnnotationFormat(Protocol):
 FORMATS: tuple[AnnotationFormat, ...] = (portal, copick, points_json, relion, byu, byu_relabelled, copick_csv, table)
 """In the order in which they are asked; the table, which takes any header with z, y and x, comes last."""
 
+PLUGINS = plugin_group(frozenset(candidate.NAME for candidate in FORMATS))
+"""Those of other packages; looked up when they are first asked for."""
+
 _COORDINATES = frozenset("zyx")
 
 
 def detect_format(path: str | PathLike[str], options: AnnotationOptions | None = None) -> AnnotationFormat:
     """Tell a file's format: as ``options.format`` says, else by its content, else by its suffix.
 
-    A delimited text for which ``options.columns`` names coordinates is a table, whatever its header looks like.
+    A delimited text for which ``options.columns`` names coordinates is a table, whatever its header looks like. Where a
+    plugin claims by content what ours would take by the suffix, ours has it if it can read it.
 
     Raises:
-        UsageError: If ``options.format`` is no known name.
+        UsageError: If ``options.format`` is no known name, or a plugin that cannot be used.
         ReadError: If the file is missing or unreadable.
         FormatError: If it is empty, or of no format that is read.
     """
@@ -81,7 +90,11 @@ def detect_format(path: str | PathLike[str], options: AnnotationOptions | None =
         return forced
     known = unread_format(head)
     if known is not None and not options.columns.keys() >= _COORDINATES:
-        raise FormatError.at(file, expected=_candidates(), found=f"{known}, which is not read yet")
+        plugin = _plugin_for(file, head)
+        if plugin is not None:
+            return plugin
+        hint = "; ".join(PLUGINS.problems)
+        raise FormatError.at(file, expected=_candidates(), found=f"{known}, which is not read yet", hint=hint)
     names_coordinates = bool(options.columns.keys() & _COORDINATES)
     text = head_text(head)
     for candidate in FORMATS:
@@ -89,16 +102,28 @@ def detect_format(path: str | PathLike[str], options: AnnotationOptions | None =
             return table if names_coordinates and "delimiter" in candidate.USES else candidate
     if text is not None and names_coordinates:
         return table
-    for candidate in FORMATS:
-        if text is not None and file.suffix.lower() in candidate.SUFFIXES:
-            return candidate
+    suffix = file.suffix.lower()
+    by_suffix = next((f for f in FORMATS if text is not None and suffix in f.SUFFIXES), None)
+    plugin = _plugin_for(file, head)
+    if plugin is not None and not (by_suffix is not None and _reads(by_suffix, file, options)):
+        return plugin
+    if by_suffix is not None:
+        return by_suffix
     found = "binary data, or text that is not UTF-8" if text is None else shortened(text.lstrip().partition("\n")[0])
-    raise FormatError.at(
-        file,
-        expected=_candidates(),
-        found=found,
-        hint="name the format with --format, or the columns of a table with --columns z=NAME,y=NAME,x=NAME",
-    )
+    hint = "name the format with --format, or the columns of a table with --columns z=NAME,y=NAME,x=NAME"
+    raise FormatError.at(file, expected=_candidates(), found=found, hint="; ".join((hint, *PLUGINS.problems)))
+
+
+def _plugin_for(file: Path, head: bytes) -> AnnotationFormat | None:
+    return next((plugin for plugin in PLUGINS.rows() if plugin.matches(file, head)), None)
+
+
+def _reads(candidate: AnnotationFormat, file: Path, options: AnnotationOptions) -> bool:
+    try:
+        candidate.read(file, options)
+    except KeypatchError:
+        return False
+    return True
 
 
 def read_annotations(path: str | PathLike[str], options: AnnotationOptions | None = None) -> AnnotationTable:
@@ -120,14 +145,19 @@ def read_annotations(path: str | PathLike[str], options: AnnotationOptions | Non
 
 
 def _by_name(name: str) -> AnnotationFormat:
-    by_name = {candidate.NAME: candidate for candidate in FORMATS}
-    if name not in by_name:
-        raise UsageError.at("--format", expected=f"one of {', '.join(by_name)}", found=repr(name))
-    return by_name[name]
+    own = next((candidate for candidate in FORMATS if name == candidate.NAME), None)
+    found = own or PLUGINS.named("--format", name)
+    if found is None:
+        raise UsageError.at("--format", expected=f"one of {', '.join(_names())}", found=repr(name))
+    return found
+
+
+def _names() -> tuple[str, ...]:
+    return (*(candidate.NAME for candidate in FORMATS), *PLUGINS.names)
 
 
 def _candidates() -> str:
-    return f"annotations in one of the formats {', '.join(candidate.NAME for candidate in FORMATS)}"
+    return f"annotations in one of the formats {', '.join(_names())}"
 
 
 def _given(options: AnnotationOptions) -> list[str]:

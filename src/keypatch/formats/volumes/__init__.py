@@ -2,7 +2,8 @@
 
 A module in `FORMATS` has ``NAME``, ``SUFFIXES``, ``DESCRIPTION``, a function ``matches(peek) -> bool`` that looks at
 content only, and ``open_volume(path, options) -> Volume``. Formats are told by content first; the suffix decides only
-where no content does (a format without magic bytes), and never against it.
+where no content does (a format without magic bytes), and never against it. Other packages add
+formats by entry points; docs/new-format.md shows how.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Which volume formats there are, and which of them a path holds."""
+"""Which volume formats there are, and which of them a path holds.
+
+Our own formats are asked first, then those of other packages (`keypatch.formats.plugins`): a plugin reads what ours
+refuse, and takes away nothing that they read. Only a format's name, given by the person, goes before content.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,16 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from keypatch.errors import FormatError, ReadError, UsageError
+from keypatch.errors import FormatError, KeypatchError, ReadError, UsageError
 from keypatch.formats.volumes import mrc, npy, slices, tiff, zarr_volume
 from keypatch.formats.volumes.base import Peek, VolumeOptions
 from keypatch.formats.volumes.packing import open_unpacked, packing
+from keypatch.formats.volumes.plugin import plugin_group
 from keypatch.formats.volumes.reader import library_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from keypatch.formats.volumes.base import Volume
 
 HEAD_BYTES = 2048
@@ -52,6 +59,11 @@ FORMATS: tuple[VolumeFormat, ...] = (mrc, zarr_volume, tiff, npy, slices)
 _TOLD_BY_SUFFIX: tuple[VolumeFormat, ...] = (mrc,)
 """Formats that also exist without magic bytes: an MRC header from before 2000 has no MAP id."""
 
+_OWN_NAMES = frozenset(volume_format.NAME for volume_format in FORMATS)
+
+PLUGINS = plugin_group(_OWN_NAMES)
+"""Those of other packages; looked up when they are first asked for."""
+
 
 def peek(path: Path) -> Peek:
     """Take a first look at a path.
@@ -85,10 +97,11 @@ def peek(path: Path) -> Peek:
 def detect_format(path: Path, options: VolumeOptions = VolumeOptions()) -> VolumeFormat:  # noqa: B008 - frozen
     """Tell the format of a volume: as ``options.format`` says, else by its content, else by its suffix.
 
-    The suffix decides only for a format that also exists without magic bytes, and never against the content.
+    The suffix decides only for a format that also exists without magic bytes, and never against the content. Where a
+    plugin claims by content what ours would take by the suffix, ours has it if it can open it.
 
     Raises:
-        UsageError: If ``options.format`` names no format.
+        UsageError: If ``options.format`` names no format, or a plugin that cannot be used.
         ReadError: As `peek`.
         FormatError: As `peek`, or if no format matches; the message lists the formats.
     """
@@ -100,10 +113,19 @@ def detect_format(path: Path, options: VolumeOptions = VolumeOptions()) -> Volum
         return by_content
     name = _name(path)
     by_suffix = next((f for f in _TOLD_BY_SUFFIX if not seen.is_dir and name.lower().endswith(f.SUFFIXES)), None)
-    if by_suffix is not None:
+    if by_suffix is not None and _opens(by_suffix, path, options):
         return by_suffix
-    candidates = ", ".join(volume_format.NAME for volume_format in FORMATS)
-    raise FormatError.at(path, expected=f"a volume of one of the formats {candidates}", found=_unmatched(seen))
+    by_plugin = next((volume_format for volume_format in PLUGINS.rows() if volume_format.matches(seen)), None)
+    if by_plugin is not None:
+        return by_plugin
+    if by_suffix is not None:
+        return by_suffix  # whose reader says what is wrong
+    raise FormatError.at(
+        path,
+        expected=f"a volume of one of the formats {', '.join(_names())}",
+        found=_unmatched(seen),
+        hint="; ".join(PLUGINS.problems),
+    )
 
 
 def open_volume(path: Path | str, options: VolumeOptions = VolumeOptions()) -> Volume:  # noqa: B008 - frozen
@@ -129,26 +151,46 @@ def open_volume(path: Path | str, options: VolumeOptions = VolumeOptions()) -> V
     return volume_format.open_volume(where, options)
 
 
-def volume_stem(path: Path | str) -> str:
+def volume_stem(path: Path | str, formats: Iterable[str] = ()) -> str:
     """Name of a volume without its folder and without the suffix of its format.
 
     ``tomo.mrc.gz`` gives ``tomo``, ``run1.ome.zarr`` gives ``run1``, a folder of slices its own name, and an array
     inside a Zarr (``run1.zarr/0``) the name of the Zarr. One suffix is taken off, so ``ts01.mrc_15.00Apx.mrc`` gives
     ``ts01.mrc_15.00Apx``. Only the text counts: the path need not exist.
+
+    Args:
+        path: A path, or a name as annotations give it.
+        formats: Names of formats in use; of these the suffixes of plugins count too.
     """
     name = _name(Path(path))
-    suffix = _suffix(name)
+    plugins = [row for given in sorted({*formats} - _OWN_NAMES) if (row := PLUGINS.named("volume format", given))]
+    known = [suffix for volume_format in (*FORMATS, *plugins) for suffix in volume_format.SUFFIXES]
+    suffix = _suffix(name, known)
     if suffix:
         return name[: -len(suffix)]
-    hierarchy = next((part for part in reversed(Path(path).parts[:-1]) if _suffix(part) in zarr_volume.SUFFIXES), None)
-    return name if hierarchy is None else hierarchy[: -len(_suffix(hierarchy))]
+    parts = reversed(Path(path).parts[:-1])
+    hierarchy = next((part for part in parts if _suffix(part, known) in zarr_volume.SUFFIXES), None)
+    return name if hierarchy is None else hierarchy[: -len(_suffix(hierarchy, known))]
 
 
 def _named(name: str) -> VolumeFormat:
-    by_name = {volume_format.NAME: volume_format for volume_format in FORMATS}
-    if name not in by_name:
-        raise UsageError.at("volume format", expected=f"one of {', '.join(by_name)}", found=repr(name))
-    return by_name[name]
+    own = next((volume_format for volume_format in FORMATS if name == volume_format.NAME), None)
+    found = own or PLUGINS.named("volume format", name)
+    if found is None:
+        raise UsageError.at("volume format", expected=f"one of {', '.join(_names())}", found=repr(name))
+    return found
+
+
+def _names() -> tuple[str, ...]:
+    return (*(volume_format.NAME for volume_format in FORMATS), *PLUGINS.names)
+
+
+def _opens(volume_format: VolumeFormat, path: Path, options: VolumeOptions) -> bool:
+    try:
+        volume_format.open_volume(path, options).close()
+    except KeypatchError:
+        return False
+    return True
 
 
 def _inner(path: Path, head: bytes) -> bytes:
@@ -163,9 +205,8 @@ def _name(path: Path) -> str:
     return os.path.basename(os.path.abspath(path))  # noqa: PTH100, PTH119 - Path.resolve would follow links
 
 
-def _suffix(name: str) -> str:
-    """The longest suffix of any format that a name ends in, leaving a stem; empty if there is none."""
-    known = (suffix for volume_format in FORMATS for suffix in volume_format.SUFFIXES)
+def _suffix(name: str, known: Iterable[str]) -> str:
+    """The longest known suffix that a name ends in, leaving a stem; empty if there is none."""
     return max((s for s in known if name.lower().endswith(s) and len(name) > len(s)), key=len, default="")
 
 
