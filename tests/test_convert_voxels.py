@@ -15,13 +15,15 @@ from keypatch.converters.crop import PADDINGS, cut
 from keypatch.converters.recipe import Recipe
 from keypatch.converters.scaling import STORABLE, Scaling, check_range, measure, needs_range, resolve_dtype
 from keypatch.errors import FormatError, UsageError
-from keypatch.formats.volumes.base import VolumeInfo
+from keypatch.formats.volumes.base import Volume, VolumeInfo
 
 INTEGERS = [name for name in STORABLE if np.dtype(name).kind in "iu"]
 FLOATS = [name for name in STORABLE if np.dtype(name).kind == "f"]
 
 
-class InMemory:
+class InMemory(Volume):
+    info = None
+
     def __init__(self, array):
         self.array = array
         self.info = VolumeInfo(Path("memory"), "memory", array.shape, array.dtype, None, "region")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from keypatch.converters.crop import PADDINGS, cut
 from keypatch.converters.scaling import Scaling, measure
 from keypatch.errors import FormatError
-from keypatch.formats.volumes import VolumeInfo
+from keypatch.formats.volumes import Volume, VolumeInfo
 
 
-class InMemory:
+class InMemory(Volume):
     """A volume that gives a read-only view, as a memory map would, and remembers the boxes that were read."""
+
+    info: Any = None
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
@@ -35,11 +37,6 @@ class InMemory:
         return view
 
     def close(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None: ...
 
 
 def cast(values: np.ndarray) -> Scaling:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from keypatch.formats.volumes.base import VolumeInfo
+from keypatch.formats.volumes.base import Volume, VolumeInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _InMemory:
+class _InMemory(Volume):
     """The valid part of a patch in the role of its volume, so that `crop.cut` pads it once more."""
 
     block: NDArray[Any]
@@ -35,12 +35,6 @@ class _InMemory:
 
     def close(self) -> None:
         """Nothing is open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def check_finite(where: str, values: NDArray[Any], findings: Findings) -> bool:

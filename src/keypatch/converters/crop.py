@@ -11,7 +11,7 @@ from keypatch.errors import FormatError
 from keypatch.geometry import Shape3, valid_box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -22,9 +22,6 @@ Padding: TypeAlias = Literal["zero", "mean", "edge", "reflect", "inside"]
 PADDINGS: Final[tuple[Padding, ...]] = ("zero", "mean", "edge", "reflect", "inside")
 """What fills the part of a patch that lies outside its volume: stored zeros, the mean of the patch's own valid
 voxels, the nearest of them, their mirror image; "inside" moves the box into the volume so that nothing is filled."""
-
-SLAB_BYTES: Final = 32 * 2**20
-"""Whole planes of a memory-mapped volume that are taken at once: half of what its reader keeps mapped."""
 
 
 def cut(
@@ -60,25 +57,14 @@ def cut(
     patch = np.empty(patch_shape, scaling.dtype) if out is None else out
     valid = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
     target = patch[valid]
-    for first, last in _slabs(volume, _shape3(start + origin), _shape3(stop + origin)):
-        z = first[0] - int(start[0] + origin[0])
-        _take(volume, first, last, scaling, target[z : z + last[0] - first[0]])
+    first = _shape3(start + origin)
+    for where, block in volume.blocks(first, _shape3(stop + origin)):
+        _take(block, scaling, target[where], f"{volume.info.path}, voxels {_box(first, where)}")
     _fill(patch, valid, padding)
     return patch
 
 
-def _slabs(volume: Volume, first: Shape3, last: Shape3) -> Iterator[tuple[Shape3, Shape3]]:
-    """The box as one, or of a memory map in slabs along z, so that a wide volume's pages do not pile up."""
-    _, height, width = volume.info.shape
-    plane = height * width * volume.info.dtype.itemsize
-    depth = max(1, SLAB_BYTES // plane) if volume.info.access == "mapped" else last[0] - first[0]
-    for z in range(first[0], last[0], depth):
-        yield (z, *first[1:]), (min(z + depth, last[0]), *last[1:])
-
-
-def _take(volume: Volume, first: Shape3, last: Shape3, scaling: Scaling, target: NDArray[Any]) -> None:
-    block = volume.read(first, last)
-    where = f"{volume.info.path}, voxels {_box(first, last)}"
+def _take(block: NDArray[Any], scaling: Scaling, target: NDArray[Any], where: str) -> None:
     try:
         scaling.apply(block, target)
     except NotFiniteError as error:
@@ -130,8 +116,8 @@ def _exact_sum(values: NDArray[Any]) -> int:
     return (int(upper.sum()) << 32) + int(lower.sum())
 
 
-def _box(first: Sequence[int] | NDArray[Any], last: Sequence[int] | NDArray[Any]) -> str:
-    return " ".join(f"{axis}[{int(a)}:{int(b)}]" for axis, a, b in zip("zyx", first, last, strict=True))
+def _box(first: Shape3, where: Sequence[slice]) -> str:
+    return " ".join(f"{axis}[{at + s.start}:{at + s.stop}]" for axis, at, s in zip("zyx", first, where, strict=True))
 
 
 def _shape3(values: NDArray[Any]) -> Shape3:

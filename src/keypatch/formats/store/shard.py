@@ -8,8 +8,6 @@ has 2^64 - 1 in both.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -17,6 +15,7 @@ import google_crc32c
 import numpy as np
 
 from keypatch.errors import CorruptionError
+from keypatch.formats.store.blockfile import BlockFile
 from keypatch.formats.store.disk import sync_folder, writing
 
 if TYPE_CHECKING:
@@ -62,40 +61,31 @@ class ShardWriter:
         self.path = path
         self._partial = path.with_name(path.name + ".partial")
         self._index = np.full((n_chunks, 2), MISSING, "<u8")
-        self._hash = hashlib.sha256()
-        self._position = 0
         self._named = False
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._partial.open("wb")
+            self._file = BlockFile(self._partial)
 
     def add(self, chunk: int, *parts: bytes | memoryview) -> None:
         """Append an encoded chunk, in one part or several; ``chunk`` is its place in the index, each at most once."""
         if self._index[chunk, 0] != MISSING:
             message = f"chunk {chunk} of {self.path} was added twice"
             raise ValueError(message)
-        self._index[chunk] = self._position, sum(len(part) for part in parts)
-        for part in parts:
-            self._write(part)
+        self._index[chunk] = self._file.size, sum(len(part) for part in parts)
+        with writing(self.path):
+            for part in parts:
+                self._file.write(part)
 
     def close(self) -> ShardRecord:
         """Write the index, make the file durable and give it its name."""
         index = self._index.tobytes()
-        self._write(index + int(google_crc32c.value(index)).to_bytes(_CHECKSUM_BYTES, "little"))
         with writing(self.path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            self._file.write(index + int(google_crc32c.value(index)).to_bytes(_CHECKSUM_BYTES, "little"))
+            sha256 = self._file.finish()
             self._partial.replace(self.path)
             self._named = True
             sync_folder(self.path.parent)
-        return ShardRecord(self._hash.digest(), self._position)
-
-    def _write(self, data: bytes | memoryview) -> None:
-        with writing(self.path):
-            self._file.write(data)
-        self._hash.update(data)
-        self._position += len(data)
+        return ShardRecord(sha256, self._file.size)
 
     def __enter__(self) -> Self:
         return self
@@ -103,8 +93,7 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # a full disk refuses the flush; the error that matters is on its way
-            self._file.close()
+        self._file.close()
         with contextlib.suppress(OSError):
             self._partial.unlink(missing_ok=True)
             if kind is not None and self._named:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from keypatch.geometry import Shape3, Vector3, World
 
 Access: TypeAlias = Literal["mapped", "region", "slices", "whole"]
-"""What reading one region costs: its own voxels, seen through a memory map; the chunks that it touches; every z slice
-that it touches; or the whole volume."""
+"""What reading one region costs: its own voxels, whose places in the file are known as in a memory map; the chunks that
+it touches; every z slice that it touches; or the whole volume."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Volume(Protocol):
     """An open volume.
 
     A reader may keep a file open and cache what it decoded; ``close`` lets all of it go. It need not be safe to share
-    between threads or processes: each worker opens its own.
+    between threads or processes: each worker opens its own. A class with this one as its base has ``blocks`` and the
+    context manager from it.
     """
 
     @property
@@ -81,20 +82,35 @@ class Volume(Protocol):
         """Read the box ``start`` (inclusive) to ``stop`` (exclusive), z, y, x, which lies inside the volume.
 
         Returns:
-            C-contiguous or strided array of shape ``stop - start`` and ``info.dtype``; it may be read-only.
+            Array of shape ``stop - start`` and ``info.dtype``, contiguous or strided; it may be read-only.
 
         Raises:
             ReadError: If the bytes are not there or cannot be decoded.
         """
         ...
 
+    def blocks(self, start: Shape3, stop: Shape3) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
+        """Read a box piece by piece, as its file has it, without memory for all of it.
+
+        Args:
+            start: As for `read`, as what it raises.
+            stop: As for `read`.
+
+        Yields:
+            Where a piece lies in the box, z, y, x, and its voxels, which are valid until the next piece is asked for.
+            Each voxel comes once, in any order.
+        """
+        yield tuple(slice(0, b - a) for a, b in zip(start, stop, strict=True)), self.read(start, stop)
+
     def close(self) -> None:
         """Let files and caches go; may be called twice."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exc: object) -> None: ...
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)

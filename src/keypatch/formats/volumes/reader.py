@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 import mmap
-import sys
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 
 from keypatch.errors import FormatError, KeypatchError, ReadError
+from keypatch.formats.volumes.base import Volume
+from keypatch.formats.volumes.positioned import PositionedFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -28,11 +29,14 @@ _WIDEST_NUMBER = 8
 """Bytes; a longer float (numpy's longdouble) differs between machines and no store dtype holds it."""
 
 
-MAPPED_BYTES = 64 * 2**20
-"""Of a memory-mapped file that a reader keeps at most, or the planes of one box where these are more."""
+BLOCK_BYTES: Final = 2**20
+"""Of a file that is read at once, so that a processor's cache still has it when it is copied to its place."""
+
+GAP_BYTES: Final = 12 * 1024
+"""Of other voxels that are read along with a row to save a call: a call costs 1.5 µs, as much as this many bytes."""
 
 
-class VolumeReader(ABC):
+class VolumeReader(Volume):
     """Base of the readers: checks the box, hands out arrays in the machine's byte order."""
 
     def __init__(self, info: VolumeInfo) -> None:
@@ -51,101 +55,159 @@ class VolumeReader(ABC):
             stop: Voxel indices z, y, x; beyond ``start`` on every axis and not beyond the shape.
 
         Returns:
-            Array of shape ``stop - start`` and ``info.dtype``, usable after ``close``; of a memory-mapped file it is a
-            read-only view, which spares a copy of every patch.
+            Array of shape ``stop - start`` and ``info.dtype``, usable after ``close``; it may be strided.
 
         Raises:
             ValueError: If the box is empty or does not lie inside the volume.
             ReadError: If the bytes are not there or cannot be decoded.
         """
+        return np.asarray(self._read_box(*self._slices(start, stop)), dtype=self._info.dtype)
+
+    def _slices(self, start: Shape3, stop: Shape3) -> tuple[slice, slice, slice]:
         if not all(0 <= a < b <= n for a, b, n in zip(start, stop, self._info.shape, strict=True)):
             message = f"box {tuple(start)} to {tuple(stop)} is empty or outside the volume of shape {self._info.shape}"
             raise ValueError(message)
         z, y, x = (slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
-        return np.asarray(self._read_box(z, y, x), dtype=self._info.dtype)
+        return z, y, x
 
     @abstractmethod
     def _read_box(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
         """The box as the file gives it, axes z, y, x; it may be a view and in any byte order."""
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Let files and caches go; may be called twice."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 class ArrayVolume(VolumeReader):
-    """A volume whose file is one array that indexing reads: a memory map.
+    """A volume whose file is one array that indexing reads.
 
-    What a map has read counts as memory of the process until something else needs it. So that a worker stays small
-    whatever the volume's size, pages are let go of before they would be more than `MAPPED_BYTES`; the file cache keeps
-    them. They are counted as whole planes: a system maps the neighbours of a page that is in its cache, too.
+    Args:
+        info: What the header says.
+        array: Memory map of the file's voxels, or a view of one, axes z, y, x. It only tells where each voxel lies; its
+            pages are never touched. Reading by position costs no more than pages that are mapped and let go of, none of it
+            counts as the process's memory, and a file that is cut while it is read gives an error, not a signal that
+            ends the process.
+
+    Raises:
+        OSError: If the file cannot be opened.
     """
 
     def __init__(self, info: VolumeInfo, array: NDArray[Any]) -> None:
         super().__init__(info)
         self._array: NDArray[Any] | None = array
-        self._pages = _Pages.under(array)
-        self._touched = 0
+        root: Any = array
+        while not isinstance(root.base, mmap.mmap):
+            root = root.base
+        self._first_byte = int(root.offset) - _address(root)
+        self._file = PositionedFile(Path(root.filename))
+        self._scratch = np.empty(0, np.uint8)
+
+    def blocks(self, start: Shape3, stop: Shape3) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
+        """See `Volume.blocks`: along the axis that is slowest in the file, each small enough for a cache."""
+        box = self._located(*self._slices(start, stop))
+        axis = _slowest_axis(box)
+        everything = tuple(slice(0, n) for n in box.shape)
+        n, step = box.shape[axis], box.strides[axis]
+        thickness = _thickness(np.moveaxis(box, axis, 0))
+        window: _Window | None = None
+        for at in range(0, n, thickness):
+            part = (*everything[:axis], slice(at, min(at + thickness, n)), *everything[axis + 1 :])
+            view = box[part]
+            if _is_sparse(view):
+                block = self._read_view(view)
+            else:
+                if window is None or window.array.shape != view.shape:
+                    window = _Window.of(view, self._memory(_span(view)))
+                    base = window.lowest - at * step
+                self._file.read(self._first_byte + base + at * step, window.memory)
+                block = window.array
+            yield part, np.asarray(block, dtype=self._info.dtype)
 
     def _read_box(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
+        return self._read_view(self._located(z, y, x))
+
+    def _located(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
         if self._array is None:
             message = f"{self._info.path} is closed"
             raise ValueError(message)
-        box = self._array[z, y, x]
-        if self._pages is not None:
-            touched = max(abs(stride) * n for stride, n in zip(box.strides, box.shape, strict=True))
-            if self._touched and self._touched + touched > MAPPED_BYTES:
-                self._pages.let_go()
-                self._touched = 0
-            self._touched += touched
-            self._pages.bring_in(box)
-        return box
+        return self._array[z, y, x]
+
+    def _read_view(self, view: NDArray[Any]) -> NDArray[Any]:
+        """The voxels of a view of the map: as one span of the file, or part by part where that is mostly others."""
+        if not _is_sparse(view):
+            window = _Window.of(view, np.empty(_span(view), np.uint8))
+            self._file.read(self._first_byte + window.lowest, window.memory)
+            return window.array
+        out = np.empty(view.shape, view.dtype)
+        axis = _slowest_axis(view)
+        for at in range(view.shape[axis]):
+            part = (slice(None),) * axis + (slice(at, at + 1),)
+            out[part] = self._read_view(view[part])
+        return out
+
+    def _memory(self, n_bytes: int) -> NDArray[np.uint8]:
+        if self._scratch.nbytes < n_bytes:
+            self._scratch = np.empty(n_bytes, np.uint8)
+        return self._scratch[:n_bytes]
 
     def close(self) -> None:
-        """Let the map go, and with it the file."""
-        self._array = self._pages = None
+        """Let the file go."""
+        self._array = None
+        self._scratch = np.empty(0, np.uint8)
+        self._file.close()
 
 
-class _Pages:
-    """The pages of a memory map, as far as the system lets a program say which it wants (Linux 5.14 and newer)."""
+class _Window(NamedTuple):
+    """Memory for a span of a file, and the array that lies in it as a view of the map lies in the file.
 
-    _POPULATE_READ: Final = 22
-    """MADV_POPULATE_READ of linux/mman.h, which Python's mmap has no name for."""
+    Attributes:
+        memory: Of the span.
+        array: Shape, dtype and strides of the view.
+        lowest: Address in the map of the span's first byte.
+    """
 
-    def __init__(self, mapping: mmap.mmap) -> None:
-        self._mapping = mapping
-        self._address: int = np.frombuffer(mapping, np.uint8, 1).ctypes.data
-        self._populates = sys.platform == "linux"
+    memory: NDArray[np.uint8]
+    array: NDArray[Any]
+    lowest: int
 
     @classmethod
-    def under(cls, array: NDArray[Any]) -> Self | None:
-        """The pages under an array and its views; None where there is no map, or the system cannot let pages go."""
-        base: Any = array
-        while base is not None and not isinstance(base, mmap.mmap):
-            base = getattr(base, "base", None)
-        return cls(base) if base is not None and hasattr(mmap, "MADV_DONTNEED") else None
+    def of(cls, view: NDArray[Any], memory: NDArray[np.uint8]) -> Self:
+        back = sum(min(0, stride * (n - 1)) for stride, n in zip(view.strides, view.shape, strict=True))
+        array: NDArray[Any] = np.ndarray(view.shape, view.dtype, memory.data, -back, view.strides)
+        return cls(memory, array, _address(view) + back)
 
-    def let_go(self) -> None:
-        """Take all pages out of the process; reading one brings it back from the file cache."""
-        self._mapping.madvise(mmap.MADV_DONTNEED)
 
-    def bring_in(self, box: NDArray[Any]) -> None:
-        """Map the rows of a box, one call a plane; page by page, as each is first read, costs several times as much."""
-        planes = np.moveaxis(box, int(np.argmax(np.abs(box.strides))), 0)
-        for plane in planes if self._populates else ():
-            first = plane.ctypes.data - self._address
-            last = first + sum(stride * (n - 1) for stride, n in zip(plane.strides, plane.shape, strict=True))
-            start = first // mmap.PAGESIZE * mmap.PAGESIZE
-            try:
-                self._mapping.madvise(self._POPULATE_READ, start, last + plane.itemsize - start)
-            except OSError:  # an older kernel does not know it; reading does the same, slowly
-                self._populates = False
-                return
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.ctypes.data
+    return address
+
+
+def _span(view: NDArray[Any]) -> int:
+    """Bytes from a view's first to its last."""
+    gaps: int = sum(abs(stride) * (n - 1) for stride, n in zip(view.strides, view.shape, strict=True))
+    return view.itemsize + gaps
+
+
+def _slowest_axis(view: NDArray[Any]) -> int:
+    return max(range(view.ndim), key=lambda axis: (view.shape[axis] > 1, abs(view.strides[axis])))
+
+
+def _is_sparse(view: NDArray[Any]) -> bool:
+    """Whether so much lies between the parts of a view that they are better read one by one."""
+    span = view.itemsize
+    for stride, n in sorted((abs(stride), n) for stride, n in zip(view.strides, view.shape, strict=True) if n > 1):
+        if stride - span > GAP_BYTES:
+            return True
+        span += stride * (n - 1)
+    return False
+
+
+def _thickness(planes: NDArray[Any]) -> int:
+    """How many planes to read at once: what a cache holds, and one by one where much lies between them."""
+    plane = _span(planes[0])
+    if abs(planes.strides[0]) - plane > GAP_BYTES:
+        return 1
+    return max(1, BLOCK_BYTES // plane)
 
 
 def volume_dtype(where: str | Path, dtype: np.dtype[Any]) -> np.dtype[Any]:
