@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keypatch.errors import FormatError, KeypatchError, ReadError, UsageError
@@ -28,6 +28,9 @@ REAL = {
     "matched/portal_fixture/relion_3_star.star": "relion",
     "matched/portal_fixture/relion_4_star.star": "relion",
     "matched/portal_fixture/tomoman_relion_star.star": "relion",
+    "matched/afids_mni/tpl-MNI152NLin2009cAsym_afids.fcsv": "slicer-fcsv",
+    "matched/afids_mni/tpl-MNI152NLin2009cAsym_afids.json": "slicer-markups",
+    "cellxml/cellfinder_cells.xml": "cell-counter",
 }
 NOT_READ_YET = {
     "dynamo/t_double.tbl": "a Dynamo table",
@@ -37,9 +40,6 @@ NOT_READ_YET = {
     "matched/portal_fixture/points.mod": "an IMOD model",
     "matched/portal_fixture/oriented_points.mod": "an IMOD model",
     "matched/portal_fixture/stopgap_star.star": "stopgap_motivelist",
-    "matched/afids_mni/tpl-MNI152NLin2009cAsym_afids.fcsv": "3D Slicer fiducials",
-    "matched/afids_mni/tpl-MNI152NLin2009cAsym_afids.json": "3D Slicer markups",
-    "cellxml/cellfinder_cells.xml": "cells of cellfinder",
 }
 NO_ANNOTATIONS = (
     "matched/portal_fixture/run1.rec",
@@ -99,7 +99,6 @@ def test_formats_of_later_are_refused_in_one_line(real_data, name, said):
     [
         ('<objlist>\n<object tomo_idx="0" class_label="1" x="1" y="2" z="3"/>\n</objlist>', "DeepFinder"),
         ('<marker_set name="a">\n<marker x="1" y="2" z="3" r="4"/>\n</marker_set>', "ChimeraX"),
-        ("seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2.3,-1,2,3,4\n", "LUNA16"),
         (" ".join(["1.5"] * 26 + ["0+1.2074e-06i"]), "Dynamo"),
     ],
 )
@@ -162,6 +161,30 @@ def test_a_forced_format_comes_before_the_content(tmp_path):
     assert read_annotations(path, AnnotationOptions(columns=columns)).points["z"].tolist() == [6]
 
 
+STARTS = {
+    "slicer-fcsv": "# Markups fiducial file version = 4.13\n# CoordinateSystem = LPS\n1,2,3,4\n",
+    "slicer-markups": '{"markups": [{"type": "Fiducial", "controlPoints": [{"position": [1, 2, 3]}]}]}',
+    "cell-counter": "<CellCounter_Marker_File><Marker_Data><Marker_Type><Type>1</Type></Marker_Type></Marker_Data>",
+    "elastix": "point\n1\n1 2 3\n",
+    "luna16": "seriesuid,coordX,coordY,coordZ,class\n1.2,1,2,3,1\n",
+    "napari": "index,axis-0,axis-1,axis-2\n0,1,2,3\n",
+}
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(STARTS)), st.integers(0, 80), st.text(max_size=20))
+def test_a_file_gone_wrong_anywhere_is_read_or_refused_in_one_line(tmp_path_factory, name, place, added):
+    text = STARTS[name]
+    wrong = text[:place] + added + text[place + len(added) // 2 :]
+    path = write(tmp_path_factory.mktemp("wrong"), wrong.encode("utf-8", "replace"), "a")
+    try:
+        table = read_annotations(path, AnnotationOptions(format=name))
+    except FormatError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - whether it is read is not known
+        return
+    assert table.points[["z", "y", "x"]].notna().all(axis=None)
+
+
 def test_an_unknown_format_lists_those_known(tmp_path):
     with pytest.raises(UsageError) as caught:
         read_annotations(tmp_path / "nope", AnnotationOptions(format="excel"))
@@ -212,7 +235,8 @@ def test_options_that_a_format_does_not_heed_are_named(tmp_path):
 
 
 @given(
-    st.binary(min_size=1, max_size=300), st.sampled_from(["a.csv", "a.star", "a.json", "a.ndjson", "a.parquet", "a"])
+    st.binary(min_size=1, max_size=300),
+    st.sampled_from(["a.csv", "a.star", "a.json", "a.ndjson", "a.parquet", "a.fcsv", "a"]),
 )
 def test_garbage_is_an_error_of_ours(tmp_path_factory, content, name):
     path = write(tmp_path_factory.mktemp("garbage"), content, name)

@@ -103,6 +103,9 @@ def test_every_delimiter_line_end_and_byte_order_mark(tmp_path, delimiter, name,
         "run_name,z_coord,y_coord,x_coord",
         "index,axis-0,axis-1,axis-2",
         "volume_id,coord_z,coord_y,coord_x",
+        "label,centroid-0,centroid-1,centroid-2",
+        "ID,POSITION_Z,POSITION_Y,POSITION_X",
+        "n,coordZ,coordY,coordX",
     ],
 )
 def test_names_that_columns_go_by(tmp_path, header):
@@ -117,6 +120,9 @@ def test_names_that_columns_go_by(tmp_path, header):
         ("x_angstrom,y_angstrom,z_angstrom", "angstrom"),
         ("x (nm),y (nm),z (nm)", "nm"),
         ("x_nm,y_nm,z_nm", "nm"),
+        ("x (mm),y (mm),z (mm)", "mm"),
+        ("x_um,y_um,z_um", "um"),
+        ("X (µm),Y (\u03bcm),Z [microns]", "um"),
         ("x [px],y [pixel],z [voxels]", "voxel"),
         ("x,y,z", "voxel"),
     ],
@@ -129,7 +135,7 @@ def test_units_in_the_header(tmp_path, header, unit):
 
 
 def test_an_unknown_or_mixed_unit_is_refused(tmp_path):
-    path = write(tmp_path, "x [mm],y [mm],z [mm]\n1,2,3\n")
+    path = write(tmp_path, "x [inch],y [inch],z [inch]\n1,2,3\n")
     with pytest.raises(FormatError, match="give --unit"):
         read_annotations(path)
     assert read_annotations(path, AnnotationOptions(unit="nm")).convention.unit == "nm"
@@ -175,6 +181,45 @@ def test_options_name_delimiter_and_header(tmp_path):
         read_annotations(path, AnnotationOptions(columns=columns, delimiter="::"))
 
 
+def test_millimetres_say_where_they_count_from(tmp_path):
+    notes = read_annotations(write(tmp_path, "x [mm],y [mm],z [mm]\n1,2,3\n")).convention.notes
+    assert any("--zero world" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# z y x\n1 2 3\n4 5 6\n",
+        "#z,y,x\n1,2,3\n4,5,6\n",
+        "# by hand, in May\n#\n# z\ty\tx\n\n1\t2\t3\n4\t5\t6\n",
+        "# by hand\nz;y;x\n1;2;3\n4;5;6\n",
+        "# 1 2 3\nz,y,x\n1,2,3\n4,5,6\n",
+    ],
+)
+def test_comments_before_a_table(tmp_path, text):
+    table = read_annotations(write(tmp_path, text))
+    assert coords(table) == [[1, 2, 3], [4, 5, 6]]
+    assert table.points["source_row"].tolist() == [0, 1]
+
+
+def test_what_numpy_writes(tmp_path):
+    points = np.random.default_rng(0).normal(size=(5, 3))
+    np.savetxt(tmp_path / "a.txt", points, header="z y x")
+    np.testing.assert_array_equal(coords(read_annotations(tmp_path / "a.txt")), np.loadtxt(tmp_path / "a.txt"))
+
+
+def test_comments_keep_the_numbers_of_the_lines(tmp_path):
+    with pytest.raises(FormatError, match="'oops' in line 4"):
+        read_annotations(write(tmp_path, "# one\n# two\nz,y,x\n1,2,oops\n"))
+    with pytest.raises(FormatError, match="comments alone"):
+        read_annotations(write(tmp_path, "# z,y,x\n# 1,2,3\n"))
+
+
+def test_a_commented_row_is_no_row(tmp_path):
+    table = read_annotations(write(tmp_path, "#9,9,9\n1,2,3\n"), AnnotationOptions(axis_order="zyx"))
+    assert coords(table) == [[1, 2, 3]]
+
+
 def test_an_axis_order_against_the_names_is_named(tmp_path):
     table = read_annotations(write(tmp_path, "x,y,z\n1,2,3\n"), AnnotationOptions(axis_order="zyx"))
     assert coords(table) == [[1, 2, 3]]
@@ -204,6 +249,7 @@ def test_rows_that_contradict_or_lack_a_class_are_named(tmp_path):
         ("a,1,2,nan", "'nan' in line 4"),
         ("a,1,inf,3", "'inf' in line 4"),
         ("a,1,1_000,3", "'1_000' in line 4"),
+        ('a,1,"2,5",3', "'2,5' in line 4; write decimals with a point"),
         ("a,1,,3", "an empty cell in line 4"),
         (",1,2,3", "an empty cell in line 4"),
         (",,,", "an empty cell in line 4"),

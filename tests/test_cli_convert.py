@@ -91,6 +91,22 @@ def test_strict_is_content_with_nothing_to_say(here):
     assert convert("a.npy", "b.npy", "-a", "picks.csv", "-o", "out.zarr", *SMALL, "--strict").code == 0
 
 
+def test_a_table_whose_delimiter_and_header_are_said(here):
+    (here / "odd.txt").write_text("a:5:6:7\nb:6:5:5\n")
+    (here / "r.toml").write_text(
+        'volumes = ["a.npy", "b.npy"]\nannotations = "odd.txt"\ndelimiter = ":"\nheader = false\n'
+    )
+    columns = "volume=0,z=1,y=2,x=3"
+    for arguments in (["a.npy", "b.npy", "-a", "odd.txt", "--delimiter", ":", "--no-header"], ["r.toml"]):
+        ran = convert(*arguments, "--columns", columns, *SMALL, "--dry-run", "--json")
+        assert (ran.code, json.loads(ran.out)["annotations"]) == (0, {"keypoint": 2})
+    ran = convert("a.npy", "b.npy", "-a", "odd.txt", "--delimiter", ":", "--header", "--columns", columns, *SMALL,
+                  "--dry-run", "--json")  # fmt: skip
+    assert json.loads(ran.out)["annotations"] == {"keypoint": 1}
+    line = one_line(convert("a.npy", "-a", "odd.txt", "--delimiter", "ab", "--columns", columns, *SMALL), 2)
+    assert "--delimiter: expected one character" in line
+
+
 def test_an_internal_error_is_one_line_and_exit_4(here, monkeypatch):
     def fail(*_):
         message = "first line\nsecond line"

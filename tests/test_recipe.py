@@ -126,6 +126,8 @@ BAD = {
     "zero": ["center"],
     "index_base": [2, -1, "a"],
     "columns": [["depth=1"], ["z"], ["=1"], 5],
+    "delimiter": ["", 1],
+    "header": ["yes", 1],
     "tomograms": [""],
     "map": [["a"], ["=b"], ["a="], 5],
     "volumes": [[], "", [""], [3], 3],

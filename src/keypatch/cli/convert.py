@@ -48,6 +48,8 @@ SECTIONS = {
         "zero",
         "index_base",
         "columns",
+        "delimiter",
+        "header",
         "tomograms",
         "map_",
         "classes",
@@ -135,6 +137,8 @@ class _Sectioned(click.Command):
 )
 @_option("--index-base", metavar="0|1", help="What the source counts its first voxel as.")
 @click.option("--columns", multiple=True, metavar="ROLE=NAME,…", help="A table's columns: z=NAME,y=NAME,x=NAME.")
+@_option("--delimiter", metavar="SIGN", help="Of a table: one character, tab or space.  [found out]")
+@click.option("--header/--no-header", default=None, help="Whether a table has a line of names.  [found out]")
 @_option("--tomograms", metavar="FILE", help="A RELION tomograms.star.")
 @click.option(
     "--map",

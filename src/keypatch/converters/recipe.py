@@ -67,6 +67,8 @@ class Recipe:
         zero: Of the coordinates.
         index_base: Of the coordinates.
         columns: Roles to columns of a table.
+        delimiter: Of a table.
+        header: Whether a table has a line of names.
         tomograms: A RELION tomograms.star.
         map: Volume names as in the annotations to ids of volumes.
     """
@@ -106,6 +108,8 @@ class Recipe:
     zero: Zero | None = None
     index_base: int | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    delimiter: str | None = None
+    header: bool | None = None
     tomograms: str | None = None
     map: Mapping[str, str] = field(default_factory=dict)
 
@@ -141,6 +145,8 @@ class Recipe:
             zero=self.zero,
             index_base=self.index_base,
             columns=self.columns,
+            delimiter=self.delimiter,
+            header=self.header,
             tomograms=None if self.tomograms is None else Path(self.tomograms),
         )
 
@@ -299,6 +305,8 @@ _PARSERS: Final[dict[str, Callable[[str, object], Any]]] = {
     "zero": settings.one_of(ZEROS),
     "index_base": settings.index_base,
     "columns": settings.roles,
+    "delimiter": settings.text,
+    "header": settings.switch,
     "tomograms": settings.text,
     "map": settings.pairs,
 }

@@ -175,11 +175,12 @@ def point_frame(
     n = len(points)
     return pd.DataFrame(
         {
-            "volume": np.array(list(volume), dtype=object),
+            # As Series: pandas 3 makes an array of texts a column of its own string type, where None is NaN.
+            "volume": pd.Series(list(volume), dtype=object),
             "z": points[:, 0],
             "y": points[:, 1],
             "x": points[:, 2],
-            "class_name": np.array([None] * n if class_name is None else list(class_name), dtype=object),
+            "class_name": pd.Series([None] * n if class_name is None else list(class_name), dtype=object),
             "score": np.full(n, np.nan) if score is None else np.asarray(score, np.float64),
             "source_row": np.asarray(source_row, np.int64).reshape(-1),
         },

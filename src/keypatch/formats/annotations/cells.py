@@ -30,6 +30,7 @@ PARQUET_MAGIC = b"PAR1"
 
 _DELIMITERS = (",", "\t", ";", "|")
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", " ": BLANKS, "space": BLANKS, "blank": BLANKS, BLANKS: BLANKS}
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _SAMPLE_LINES = 20
 
 
@@ -147,9 +148,13 @@ class Cells:
         wrong = ~np.isfinite(values) & ~(empty & may_be_empty)
         if wrong.any():
             row = int(np.argmax(wrong))
-            found = "an empty cell" if empty[row] else shortened(self.frame[column].iloc[row])
+            cell = self.frame[column].iloc[row]
+            found = "an empty cell" if empty[row] else shortened(cell)
             raise FormatError.at(
-                self.path, expected=f"a number in {self.name(column)}", found=f"{found} in {self.where(row)}"
+                self.path,
+                expected=f"a number in {self.name(column)}",
+                found=f"{found} in {self.where(row)}",
+                hint="write decimals with a point" if _DECIMAL_COMMA.fullmatch(str(cell).strip()) else "",
             )
         return values
 
@@ -169,15 +174,18 @@ def _parsed(texts: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]
 def read_cells(path: Path, options: AnnotationOptions) -> Cells:
     """Read a delimited text; its delimiter and whether it has a header are found out where no option says.
 
+    Lines before the table that begin with "#" are comments. The last of them is the header if it has a name for each
+    column, as ``numpy.savetxt`` writes it.
+
     Raises:
         ReadError: If the file is missing or unreadable.
         FormatError: If it is no UTF-8 text, has no delimiter, or a row has another number of cells than the first.
         UsageError: If ``options.delimiter`` is no delimiter.
     """
-    text = read_text(path)
+    text = _without_comments(read_text(path))
     sample = list(islice(_filled_lines(text), _SAMPLE_LINES))
     if not sample:
-        raise FormatError.at(path, expected="a table", found="an empty file")
+        raise FormatError.at(path, expected="a table", found="an empty file, or comments alone")
     delimiter = _delimiter(path, sample, options.delimiter)
     frame = _read_frame(path, text, delimiter)
     first = tuple(str(cell).strip() for cell in frame.iloc[0])
@@ -212,7 +220,8 @@ def header_names(head: bytes) -> tuple[str, ...]:
     text = head_text(head)
     if text is None:
         return ()
-    lines = list(islice(_filled_lines(text.replace("\r\n", "\n").replace("\r", "\n")), _SAMPLE_LINES + 1))
+    text = _without_comments(text.replace("\r\n", "\n").replace("\r", "\n"))
+    lines = list(islice(_filled_lines(text), _SAMPLE_LINES + 1))
     complete = lines[:-1] or lines
     if not complete:
         return ()
@@ -255,12 +264,12 @@ def _delimiter(path: Path, sample: Sequence[str], stated: str | None) -> str:
                 path,
                 expected="a table of comma, tab, semicolon, pipe or blank separated cells",
                 found=shortened(sample[0]),
-                hint="name its delimiter",
+                hint="name its delimiter with --delimiter",
             )
         return found
     delimiter = _DELIMITER_NAMES.get(stated, stated)
     if delimiter != BLANKS and (len(delimiter) != 1 or delimiter.isalnum() or delimiter in '"\n\r'):
-        raise UsageError.at("delimiter", expected="one character, tab or space", found=repr(stated))
+        raise UsageError.at("--delimiter", expected="one character, tab or space", found=repr(stated))
     return delimiter
 
 
@@ -278,6 +287,33 @@ def _likely_delimiter(sample: Sequence[str]) -> str | None:
     first = {delimiter: len(_split(sample[0], delimiter)) for delimiter in _DELIMITERS}
     widest = max(first, key=lambda delimiter: first[delimiter])
     return widest if first[widest] > 1 else None
+
+
+def _without_comments(text: str) -> str:
+    """Empty the comment lines before a table, but for names of its columns; no line changes its number."""
+    lines = text.split("\n")
+    comments: list[int] = []
+    first_row = ""
+    for number, line in enumerate(lines):
+        if line.lstrip().startswith("#"):
+            comments.append(number)
+        elif line.strip():
+            first_row = line
+            break
+    if not comments:
+        return text
+    names = lines[comments[-1]].lstrip().removeprefix("#").strip(" ")
+    for number in comments:
+        lines[number] = ""
+    delimiter = _likely_delimiter([names, first_row]) if first_row and names else None
+    if delimiter is not None and _names_columns(names, first_row, delimiter):
+        lines[comments[-1]] = names
+    return "\n".join(lines)
+
+
+def _names_columns(names: str, first_row: str, delimiter: str) -> bool:
+    cells = _split(names, delimiter)
+    return len(cells) == len(_split(first_row, delimiter)) and _is_header(cells)
 
 
 def _split(line: str, delimiter: str) -> tuple[str, ...]:

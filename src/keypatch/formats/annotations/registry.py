@@ -14,11 +14,17 @@ from keypatch.errors import FormatError, KeypatchError, UsageError
 from keypatch.formats.annotations import (
     byu,
     byu_relabelled,
+    cell_counter,
     copick,
     copick_csv,
+    elastix,
+    luna16,
+    napari,
     points_json,
     portal,
     relion,
+    slicer_fcsv,
+    slicer_markups,
     table,
 )
 from keypatch.formats.annotations.base import AnnotationOptions, AnnotationTable
@@ -62,7 +68,22 @@ class AnnotationFormat(Protocol):
         ...
 
 
-FORMATS: tuple[AnnotationFormat, ...] = (portal, copick, points_json, relion, byu, byu_relabelled, copick_csv, table)
+FORMATS: tuple[AnnotationFormat, ...] = (
+    portal,
+    copick,
+    slicer_markups,
+    points_json,
+    relion,
+    byu,
+    byu_relabelled,
+    copick_csv,
+    luna16,
+    napari,
+    slicer_fcsv,
+    elastix,
+    cell_counter,
+    table,
+)
 """In the order in which they are asked; the table, which takes any header with z, y and x, comes last."""
 
 PLUGINS = plugin_group(frozenset(candidate.NAME for candidate in FORMATS))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 ROLES = ("volume", "z", "y", "x", "class", "score")
 
 _AXES = ("z", "y", "x")
-# First match wins. axis-0, axis-1, axis-2 are napari's, in the order of its arrays: z, y, x.
+# First match wins. axis-0, axis-1, axis-2 are napari's and centroid-0, -1, -2 scikit-image's, in the order of their
+# arrays: z, y, x.
 _ALIASES: dict[str, tuple[str, ...]] = {
     "volume": (
         *("volume", "volume_id", "volume_name", "tomo_id", "tomo_name", "tomo"),
@@ -33,10 +34,16 @@ _ALIASES: dict[str, tuple[str, ...]] = {
             axis,
             f"{axis}_coord",
             f"coord_{axis}",
+            f"coord{axis}",
             f"{axis}_coordinate",
             f"coordinate_{axis}",
             f"pos_{axis}",
+            f"position_{axis}",
+            f"{axis}_position",
+            f"center_{axis}",
+            f"{axis}_center",
             f"axis_{number}",
+            f"centroid_{number}",
         )
         for number, axis in enumerate(_AXES)
     },
@@ -107,7 +114,10 @@ def unit_of(cells: Cells, word: str) -> Unit:
     unit = UNIT_OF_WORD.get(word)
     if unit is None:
         raise FormatError.at(
-            cells.path, expected="coordinates in Å, nm or voxels", found=f"{word!r} in the header", hint="give --unit"
+            cells.path,
+            expected="coordinates in Å, nm, um, mm or voxels",
+            found=f"{word!r} in the header",
+            hint="give --unit",
         )
     return unit
 

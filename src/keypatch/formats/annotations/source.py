@@ -115,6 +115,15 @@ def finite_numbers(values: Sequence[object]) -> TypeGuard[Sequence[float]]:
     return True
 
 
+def finite_float(text: str) -> float | None:
+    """The number that a text names, as Python writes it but for "1_000"; None where it names none, or no finite one."""
+    try:
+        value = math.nan if "_" in text else float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
 def shortened(value: object, length: int = 60) -> str:
     """A value as an error message shows it: its repr, cut to one short line."""
     shown = repr(value.item() if isinstance(value, np.generic) else value)

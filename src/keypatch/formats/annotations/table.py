@@ -13,6 +13,7 @@ from keypatch.formats.annotations.cells import PARQUET_MAGIC, Cells, header_name
 from keypatch.formats.annotations.hints import listed
 from keypatch.formats.annotations.roles import Roles, find_roles, has_coordinates, unit_of
 from keypatch.formats.annotations.source import read_head
+from keypatch.formats.annotations.units import UNIT_OF_WORD
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,13 @@ def read(path: Path, options: AnnotationOptions) -> AnnotationTable:
         UsageError: If an option names a column that is not there.
         MissingExtraError: If Parquet needs a library that is not installed.
     """
-    cells = read_parquet(path) if read_head(path).startswith(PARQUET_MAGIC) else read_cells(path, options)
+    return table_of_cells(
+        read_parquet(path) if read_head(path).startswith(PARQUET_MAGIC) else read_cells(path, options), options
+    )
+
+
+def table_of_cells(cells: Cells, options: AnnotationOptions) -> AnnotationTable:
+    """Give the cells of a table their meaning; see `read`, whose errors but the first it raises."""
     roles = find_roles(cells, options)
     values = np.column_stack([cells.floats(column, may_be_empty=True) for column in roles.coords])
     volumes = None if roles.volume is None else cells.volume_names(roles.volume)
@@ -68,7 +75,7 @@ def read(path: Path, options: AnnotationOptions) -> AnnotationTable:
         warnings.append(f"{unlabelled} of {len(row)} keypoints have no class")
     names = () if volumes is None else pd.unique(volumes)
     return AnnotationTable(
-        path, NAME, convention, points, {name: VolumeHint() for name in names}, warnings=tuple(warnings)
+        cells.path, NAME, convention, points, {name: VolumeHint() for name in names}, warnings=tuple(warnings)
     )
 
 
@@ -87,6 +94,8 @@ def _notes(cells: Cells, roles: Roles) -> tuple[str, ...]:
     unused = [cells.name(column).removeprefix("column ") for column in range(cells.n_columns) if column not in used]
     if unused:
         notes.append(f"columns not used: {listed(unused, 12)}")
+    if roles.unit is not None and UNIT_OF_WORD.get(roles.unit) == "mm":
+        notes.append("mm are counted from the centre of the first voxel; --zero world reads a scanner's coordinates")
     return tuple(notes)
 
 

@@ -21,21 +21,15 @@ def unread_format(head: bytes) -> str | None:
     start = text.lstrip()
     if "data_stopgap_motivelist" in text:
         return "a STOPGAP motive list (stopgap_motivelist)"
-    if start.startswith("# Markups fiducial file"):
-        return "3D Slicer fiducials (fcsv)"
-    if start.startswith("{") and '"markups"' in text and '"controlPoints"' in text:
-        return "3D Slicer markups (mrk.json)"
     if start.startswith("<"):
         return _xml_format(text)
     first = start.partition("\n")[0]
-    if first.lower().startswith("seriesuid,coordx,coordy,coordz"):
-        return "LUNA16 annotations"
     return "a Dynamo table" if _is_dynamo_row(first) else None
 
 
-def _xml_format(text: str) -> str:
+def _xml_format(text: str) -> str | None:
     if "<CellCounter_Marker_File" in text:
-        return "cells of cellfinder (Cell Counter XML)"
+        return None
     if "<marker_set" in text:
         return "markers of ChimeraX (cmm)"
     if "<object " in text:
