@@ -103,7 +103,9 @@ def test_a_table_whose_delimiter_and_header_are_said(here):
     ran = convert("a.npy", "b.npy", "-a", "odd.txt", "--delimiter", ":", "--header", "--columns", columns, *SMALL,
                   "--dry-run", "--json")  # fmt: skip
     assert json.loads(ran.out)["annotations"] == {"keypoint": 1}
-    line = one_line(convert("a.npy", "-a", "odd.txt", "--delimiter", "ab", "--columns", columns, *SMALL), 2)
+    line = one_line(
+        convert("a.npy", "-a", "odd.txt", "--delimiter", "ab", "--columns", columns, *SMALL, "--dry-run"), 2
+    )
     assert "--delimiter: expected one character" in line
 
 
