@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import google_crc32c
 import numcodecs
@@ -176,29 +176,20 @@ def test_every_byte_counts_in_the_digest(make_store, tmp_path) -> None:
 # A disk that does not take it
 
 
-class FullDisk:
-    """A file on a disk with ``room`` bytes; what does not fit raises, like the flush of what was buffered."""
-
-    def __init__(self, file: IO[bytes], room: int) -> None:
-        self.file, self.room = file, room
-
-    def write(self, data: bytes) -> int:
-        if len(data) > self.room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.room -= len(data)
-        return self.file.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-
 @pytest.mark.parametrize("room", [0, 1, 700, 8000])
 def test_full_disk(make_store, tmp_path, monkeypatch, room) -> None:
     made = make_store(tmp_path, codec="none", n_patches=2, patch_shape=(16, 16, 16), ds_factor=(8, 8, 8))
-    opened = Path.open
-    monkeypatch.setattr(
-        Path, "open", lambda path, mode="r", *rest: FullDisk(opened(path, mode, *rest), room) if "w" in mode else None
-    )
+    left, write = room, os.write
+
+    def write_while_there_is_room(descriptor: int, data: memoryview) -> int:
+        nonlocal left
+        if not left:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        n = write(descriptor, data[:left])
+        left -= n
+        return n
+
+    monkeypatch.setattr(os, "write", write_while_there_is_room)
     with pytest.raises(WriteError, match=r"image/c/0/0/0/0: .*No space left on device"):
         made.write_unit(0)
     assert files(tmp_path) == {}

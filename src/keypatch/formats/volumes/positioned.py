@@ -25,7 +25,7 @@ class PositionedFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file = path.open("rb", buffering=0)
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
 
     def read(self, offset: int, memory: NDArray[Any]) -> None:
         """Fill ``memory``, C-contiguous, with the bytes at ``offset``.
@@ -48,9 +48,11 @@ class PositionedFile:
     def _some(self, offset: int, memory: memoryview) -> int:
         try:
             if hasattr(os, "preadv"):
-                return os.preadv(self._file.fileno(), [memory], offset)
-            self._file.seek(offset)
-            return self._file.readinto(memory) or 0
+                return os.preadv(self._descriptor, [memory], offset)
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+            part = os.read(self._descriptor, len(memory))
+            memory[: len(part)] = part
+            return len(part)
         except OSError as error:
             raise ReadError.at(
                 self._path, expected=f"{len(memory)} bytes from byte {offset} on", found=error.strerror or str(error)
@@ -58,4 +60,10 @@ class PositionedFile:
 
     def close(self) -> None:
         """Let the file go; may be called twice."""
-        self._file.close()
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            self.close()

@@ -84,9 +84,9 @@ class ArrayVolume(VolumeReader):
     Args:
         info: What the header says.
         array: Memory map of the file's voxels, or a view of one, axes z, y, x. It only tells where each voxel lies; its
-            pages are never touched. Reading by position costs no more than pages that are mapped and let go of, none of it
-            counts as the process's memory, and a file that is cut while it is read gives an error, not a signal that
-            ends the process.
+            pages are never touched. Reading by position costs no more than pages that are mapped and let go of, nothing
+            of it counts as the process's memory, and a file that is cut while it is read gives an error, not a signal
+            that ends the process.
 
     Raises:
         OSError: If the file cannot be opened.
