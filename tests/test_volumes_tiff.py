@@ -46,15 +46,15 @@ REAL_VOLUMES = {
 
 REAL_REFUSALS = {
     "BigTIFFMotorola.tif": "expected grey voxels, found axes YXS of shape .*RGB",
-    **{f"multifile-Z{z}.ome.tiff": "multi-file OME-TIFF .multifile.companion.ome.; save" for z in range(1, 6)},
-    "multifile.companion.ome": "one of the formats",
 }
+
+PARTS = ["multifile.companion.ome", *(f"multifile-Z{z}.ome.tiff" for z in range(1, 6))]
 
 
 def test_no_real_file_is_left_out(real_data):
     assert {f"tiff/{path.name}" for path in (real_data / "tiff").iterdir()} <= {
         *REAL_VOLUMES,
-        *(f"tiff/{name}" for name in REAL_REFUSALS),
+        *(f"tiff/{name}" for name in [*REAL_REFUSALS, *PARTS]),
     }
 
 
@@ -175,25 +175,10 @@ class TestOme:
         path = written(tmp_path, counted(3, 4, 5), "v.ome.tif", metadata={"axes": "ZYX"})
         assert info_of(path.rename(tmp_path / "renamed.tif")).shape == (3, 4, 5)
 
-    @pytest.mark.parametrize("name", ["/etc/passwd", "../secret.tif", "other.ome.tif"])
-    def test_planes_in_other_files_are_refused(self, tmp_path, name):
-        secret = written(tmp_path, counted(4, 5), "secret.tif")
-        assert secret.exists()
-        xml = (
-            '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">'
-            '<Image ID="Image:0"><Pixels DimensionOrder="XYZCT" ID="Pixels:0" SizeC="1" SizeT="1" SizeX="5" SizeY="4" '
-            'SizeZ="2" Type="uint16"><TiffData IFD="0" FirstZ="0" PlaneCount="1"><UUID FileName="v.ome.tif">urn:uuid:1'
-            f'</UUID></TiffData><TiffData IFD="0" FirstZ="1" PlaneCount="1"><UUID FileName="{name}">urn:uuid:2</UUID>'
-            "</TiffData></Pixels></Image></OME>"
-        )
-        path = written(tmp_path, counted(4, 5), "v.ome.tif", description=xml, metadata=None)
-        with pytest.raises(FormatError, match=f"expected one file, found planes in 1 other files .{name}"):
-            open_volume(path)
-
     @pytest.mark.parametrize("xml", ["<OME><Image></OME>", '<?xml version="1.0"?><NOTE></NOTE><OME></OME>', "<a/>OME>"])
     def test_xml_that_is_none(self, tmp_path, xml):
         path = written(tmp_path, counted(2, 4, 5), description=xml, metadata=None)
-        with pytest.raises(FormatError, match="OME-XML"):
+        with pytest.raises(FormatError, match=r"expected .*XML"):
             open_volume(path)
 
     def test_planes_that_are_missing(self, tmp_path):

@@ -3,12 +3,14 @@
 The header is that of MRC2014 (Cheng et al. 2015, https://doi.org/10.1016/j.jsb.2015.04.002), read with mrcfile's
 definition of it. mrcfile leaves the data in the file's axis order; here MAPC, MAPR and MAPS are honoured, so that
 what is read always has the axes z, y, x.
+
+A map's world is the one that ChimeraX shows it in: ORIGIN where that is set, else NSTART times the voxel size, and the
+cell's angles (map_data/src/mrc/mrc_format.py of RBVI/ChimeraX).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import mrcfile.utils
@@ -18,25 +20,23 @@ from mrcfile.dtypes import HEADER_DTYPE
 from keypatch.errors import FormatError
 from keypatch.formats.volumes.base import VolumeInfo
 from keypatch.formats.volumes.packing import open_unpacked, packing
+from keypatch.formats.volumes.raw_data import Packing, RawData, check_size, open_raw
 from keypatch.formats.volumes.reader import (
-    ArrayVolume,
-    VolumeReader,
     declared_spacing,
     library_errors,
     require_bytes,
     volume_dtype,
     volume_shape,
 )
+from keypatch.formats.volumes.world import affine_xyz, as_world, seven_digits, turned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
     from keypatch.formats.volumes.base import Peek, Volume, VolumeOptions
-    from keypatch.geometry import Shape3, Vector3
+    from keypatch.geometry import Vector3, World
 
 NAME = "mrc"
 SUFFIXES = tuple(
@@ -59,31 +59,14 @@ _IMOD_STAMP = 1146047817
 _IMOD_BYTES = slice(152, 160)
 _IMOD_SIGNED = 1
 
+_FARTHEST_START = 10
+"""Times the longest axis; an NSTART beyond was never set, by ChimeraX's rule."""
+
 _ODD_SPACING_RATIO = 2.0
 """Tomograms are binned alike on all axes; beyond this ratio one axis of the cell was most likely never set."""
 
-_PIECE_BYTES = 2**24
-
 _Record: TypeAlias = "np.recarray[Any, np.dtype[Any]]"
 """mrcfile's HEADER_DTYPE in the byte order of the file, no axes."""
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """Where the voxels lie: from byte ``offset``, sections, rows, columns; ``to_zyx`` permutes these to z, y, x."""
-
-    offset: int
-    stored_shape: Shape3
-    dtype: np.dtype[Any]
-    to_zyx: tuple[int, int, int]
-
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.stored_shape) * self.dtype.itemsize
-
-    def zyx(self, values: tuple[int, ...]) -> list[int]:
-        """One value each for sections, rows and columns, in the order z, y, x."""
-        return [values[axis] for axis in self.to_zyx]
 
 
 def matches(peek: Peek) -> bool:
@@ -94,7 +77,8 @@ def matches(peek: Peek) -> bool:
 def open_volume(path: Path, options: VolumeOptions) -> Volume:
     """Open an MRC file. A compressed one is decoded as a whole at the first ``read``.
 
-    NSTART and the origin are recorded, not applied: coordinates are voxel indices from the first voxel stored.
+    NSTART and the origin move no voxel: coordinates are voxel indices from the first voxel stored, and only those that
+    are said to be of the world go through ``info.world``.
 
     Raises:
         FormatError: If the header is none or contradicts the file's size, or the mode is complex, packed or unknown.
@@ -102,71 +86,31 @@ def open_volume(path: Path, options: VolumeOptions) -> Volume:
     """
     with library_errors(path, "a readable MRC file"):
         with path.open("rb") as file:
-            packed = packing(file.read(3)) is not None
+            packed_with = packing(file.read(3))
         with open_unpacked(path) as file:
             raw = file.read(HEADER_DTYPE.itemsize)
-        file_size = path.stat().st_size
     require_bytes(path, needed=HEADER_DTYPE.itemsize, found=len(raw), what="of MRC header")
     warn: list[str] = []
     header = _header(path, raw, warn)
     signedness = _signedness(raw, header, unsigned=options.unsigned)
-    layout = _layout(path, header, unsigned=signedness.startswith("unsigned"), warn=warn)
-    if not packed:
-        _compare_sizes(path, layout, file_size, warn)
+    data = _data(path, header, packed_with, unsigned=signedness.startswith("unsigned"), warn=warn)
+    beyond = check_size(data)
+    if beyond:
+        promised = data.offset + data.nbytes
+        warn.append(f"{beyond} bytes follow the {promised} that the header promises; they were left out")
+    spacing = _voxel_spacing(header, warn)
     info = VolumeInfo(
         path,
         NAME,
-        shape=volume_shape(path, layout.zyx(layout.stored_shape)),
-        dtype=volume_dtype(path, layout.dtype),
-        voxel_spacing=_voxel_spacing(header, warn),
-        access="whole" if packed else "mapped",
-        conventions=_conventions(header, layout, signedness),
-        warnings=tuple(warn + _contradictions(header, layout)),
+        shape=volume_shape(path, data.zyx(data.shape)),
+        dtype=volume_dtype(path, data.dtype),
+        voxel_spacing=spacing,
+        access="mapped" if packed_with is None else "whole",
+        conventions=_conventions(header, data, signedness),
+        warnings=tuple(warn + _contradictions(header, data)),
+        world=None if spacing is None else _world(header, data, spacing),
     )
-    if packed:
-        return _PackedVolume(info, layout)
-    with library_errors(path, "a file that can be memory mapped"):
-        array = np.memmap(path, layout.dtype, mode="r", offset=layout.offset, shape=layout.stored_shape)
-    return ArrayVolume(info, array.transpose(layout.to_zyx))
-
-
-class _PackedVolume(VolumeReader):
-    """A volume inside gzip or bzip2: neither can be read from the middle."""
-
-    def __init__(self, info: VolumeInfo, layout: _Layout) -> None:
-        super().__init__(info)
-        self._layout = layout
-        self._array: NDArray[Any] | None = None
-
-    def _read_box(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
-        if self._array is None:
-            stored = self._decoded().view(self._layout.dtype).reshape(self._layout.stored_shape)
-            self._array = stored.transpose(self._layout.to_zyx)
-        return self._array[z, y, x]
-
-    def close(self) -> None:
-        """Let the decoded volume go; a later ``read`` decodes it again."""
-        self._array = None
-
-    def _decoded(self) -> NDArray[np.uint8]:
-        path, needed = self.info.path, self._layout.nbytes
-        with library_errors(path, "an undamaged compressed MRC file"), open_unpacked(path) as file:
-            voxels = np.empty(needed, np.uint8)
-            head = sum(map(len, _pieces(file, self._layout.offset)))
-            filled = 0
-            for piece in _pieces(file, needed):
-                voxels[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
-                filled += len(piece)
-            file.read(1)  # gzip and bzip2 compare their checksum only once the end is reached
-        require_bytes(path, needed=self._layout.offset + needed, found=head + filled, what="once decompressed")
-        return voxels
-
-
-def _pieces(file: BinaryIO, nbytes: int) -> Iterator[bytes]:
-    """The next ``nbytes`` of a file, or fewer where it ends, without a second copy of all of them."""
-    while nbytes > 0 and (piece := file.read(min(nbytes, _PIECE_BYTES))):
-        nbytes -= len(piece)
-        yield piece
+    return open_raw(info, data)
 
 
 def _header(path: Path, raw: bytes, warn: list[str]) -> _Record:
@@ -213,7 +157,7 @@ def _signedness(raw: bytes, header: _Record, *, unsigned: bool) -> str:
     return "signed, by IMOD's flag" if int(flags) & _IMOD_SIGNED else "unsigned, by IMOD's flag"
 
 
-def _layout(path: Path, header: _Record, *, unsigned: bool, warn: list[str]) -> _Layout:
+def _data(path: Path, header: _Record, packed_with: Packing | None, *, unsigned: bool, warn: list[str]) -> RawData:
     dtype = np.dtype(np.uint8) if unsigned else _mode_dtype(path, header)
     shape = volume_shape(path, [int(header[name]) for name in ("nz", "ny", "nx")])
     if mrcfile.utils.spacegroup_is_volume_stack(header.ispg):
@@ -230,7 +174,7 @@ def _layout(path: Path, header: _Record, *, unsigned: bool, warn: list[str]) -> 
         found = ", ".join(map(str, reversed(stored_axes)))
         raise FormatError.at(path, expected="1, 2 and 3 in MAPC, MAPR and MAPS", found=found)
     z, y, x = (stored_axes.index(axis) for axis in (3, 2, 1))
-    return _Layout(HEADER_DTYPE.itemsize + extended, shape, dtype, (z, y, x))
+    return RawData(path, HEADER_DTYPE.itemsize + extended, shape, dtype, (z, y, x), packed_with)
 
 
 def _mode_dtype(path: Path, header: _Record) -> np.dtype[Any]:
@@ -242,18 +186,10 @@ def _mode_dtype(path: Path, header: _Record) -> np.dtype[Any]:
     return dtype
 
 
-def _compare_sizes(path: Path, layout: _Layout, file_size: int, warn: list[str]) -> None:
-    promised = layout.offset + layout.nbytes
-    what = f"for a header of {layout.offset} bytes and {layout.stored_shape} voxels of {layout.dtype}"
-    require_bytes(path, needed=promised, found=file_size, what=what)
-    if file_size > promised:
-        warn.append(f"{file_size - promised} bytes follow the {promised} that the header promises; they were left out")
-
-
 def _voxel_spacing(header: _Record, warn: list[str]) -> Vector3 | None:
     cell = {axis: float(header.cella[axis]) for axis in "zyx"}
     samples = {"z": int(header.mz), "y": int(header.my), "x": int(header.mx)}
-    sizes = (_as_written(cell[axis] / samples[axis]) if samples[axis] > 0 else 0.0 for axis in "zyx")
+    sizes = (seven_digits(cell[axis] / samples[axis]) if samples[axis] > 0 else 0.0 for axis in "zyx")
     spacing = declared_spacing(sizes, warn, "the header (CELLA / MX, MY, MZ)")
     if spacing is not None and max(spacing) > _ODD_SPACING_RATIO * min(spacing):
         z, y, x = spacing
@@ -261,28 +197,63 @@ def _voxel_spacing(header: _Record, warn: list[str]) -> Vector3 | None:
     return spacing
 
 
-def _as_written(value: float) -> float:
-    """A float32's 7 digits: 13.48 where the header's arithmetic gives 13.479999542."""
-    return float(f"{value:.7g}")
+def _world(header: _Record, data: RawData, spacing: Vector3) -> World:
+    """Index to Å as ChimeraX places the map."""
+    steps = _cell_axes(header) * np.asarray(spacing[::-1])
+    return as_world(turned(affine_xyz(steps, _origin(header, data, steps))))
 
 
-def _contradictions(header: _Record, layout: _Layout) -> list[str]:
+def _cell_axes(header: _Record) -> NDArray[np.float64]:
+    """Unit vectors along the cell's axes a, b, c as columns: a along x, b in the plane of x and y."""
+    degrees = np.array([float(header.cellb[name]) for name in ("alpha", "beta", "gamma")])
+    if not (np.isfinite(degrees).all() and (degrees > 0).all() and (degrees < 180).all()):
+        return np.eye(3)
+    cosines = np.where(degrees == 90, 0.0, np.cos(np.radians(degrees)))
+    alpha, beta, gamma = cosines
+    sine = math.sqrt(1 - gamma**2)
+    up = (alpha - beta * gamma) / sine
+    height = 1 - beta**2 - up**2
+    if height <= 0:
+        return np.eye(3)  # no three edges enclose such angles
+    return np.array([[1.0, gamma, beta], [0.0, sine, up], [0.0, 0.0, math.sqrt(height)]])
+
+
+def _origin(header: _Record, data: RawData, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """World x, y, z of the centre of the first voxel, in Å."""
+    origin = np.array([float(header.origin[axis]) for axis in "xyz"])
+    # An origin so far out that one voxel more makes no difference was never set.
+    sizes = np.linalg.norm(steps, axis=0).astype(np.float32)
+    told_apart = np.isfinite(origin).all() and (origin.astype(np.float32) + sizes != origin.astype(np.float32)).all()
+    if header["map"].tobytes().startswith(_MAP_ID) and origin.any() and told_apart:
+        return origin
+    start = np.array(_nstart(header, data)[::-1], np.float64)
+    longest = max(*data.shape, *(int(header[name]) for name in ("mx", "my", "mz")))
+    if (np.abs(start) > _FARTHEST_START * longest).any():
+        return np.zeros(3)
+    return steps @ start
+
+
+def _nstart(header: _Record, data: RawData) -> list[int]:
+    return data.zyx(tuple(int(header[name]) for name in ("nzstart", "nystart", "nxstart")))
+
+
+def _contradictions(header: _Record, data: RawData) -> list[str]:
     found = []
-    angles = [_as_written(float(header.cellb[name])) for name in ("alpha", "beta", "gamma")]
+    angles = [seven_digits(float(header.cellb[name])) for name in ("alpha", "beta", "gamma")]
     if any(angle not in (0.0, 90.0) for angle in angles):
         found.append(f"cell angles {angles} are not right angles; voxels were taken as if they were")
-    if layout.dtype == np.int8 and float(header.dmax) > 127:
+    if data.dtype == np.int8 and float(header.dmax) > 127:
         found.append(
             f"mode 0 is signed but DMAX is {float(header.dmax):g}: most likely meant unsigned; give --unsigned"
         )
-    if layout.dtype == np.uint8 and float(header.dmin) < 0:
+    if data.dtype == np.uint8 and float(header.dmin) < 0:
         found.append(f"mode 0 was read as unsigned but DMIN is {float(header.dmin):g}")
-    if layout.stored_shape[0] == 1:
+    if data.shape[0] == 1:
         found.append("one section only: a single image, not a tomogram?")
     return found
 
 
-def _conventions(header: _Record, layout: _Layout, signedness: str) -> dict[str, Any]:
+def _conventions(header: _Record, data: RawData, signedness: str) -> dict[str, Any]:
     conventions: dict[str, Any] = {
         "axis_order": "zyx",
         "mode": int(header.mode),
@@ -290,15 +261,15 @@ def _conventions(header: _Record, layout: _Layout, signedness: str) -> dict[str,
         "mapc_mapr_maps": [int(header[name]) for name in ("mapc", "mapr", "maps")],
         "sampling_zyx": [int(header[name]) for name in ("mz", "my", "mx")],
         "cell_angles": [_finite(header.cellb[name]) for name in ("alpha", "beta", "gamma")],
-        "nstart_zyx": layout.zyx(tuple(int(header[name]) for name in ("nzstart", "nystart", "nxstart"))),
+        "nstart_zyx": _nstart(header, data),
         "origin_zyx": [_finite(header.origin[axis]) for axis in "zyx"],
         "origin_applied": False,
         "space_group": int(header.ispg),
-        "extended_header_bytes": layout.offset - HEADER_DTYPE.itemsize,
+        "extended_header_bytes": data.offset - HEADER_DTYPE.itemsize,
     }
     return conventions | ({"mode_0": signedness} if signedness else {})
 
 
 def _finite(value: float) -> float | None:
     """JSON has no NaN."""
-    return _as_written(float(value)) if math.isfinite(value) else None
+    return seven_digits(float(value)) if math.isfinite(value) else None

@@ -1,20 +1,25 @@
-"""OME-Zarr's multiscales metadata, versions 0.1 to 0.5 and the part of 0.6 that needs no resampling.
+"""OME-Zarr's multiscales metadata, versions 0.1 to 0.5 and the affine part of 0.6.
 
-Specification: https://ngff.openmicroscopy.org/0.4/ and /0.5/ (section "multiscales"). A level's physical coordinates
-are ``scale * index + translation``, by the level's own transformations and then by those that all levels share.
+Specification: https://ngff.openmicroscopy.org/0.4/, /0.5/ and /0.6.dev3/ (sections "multiscales" and
+"coordinateTransformations"). A level's coordinates are what its own transformations make of the array's indices,
+and then those that all levels share. From version 0.6 on the shared ones lead out of the image's own coordinate system,
+in which its voxels have their size, and are not applied.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from keypatch.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 _DEFAULT_AXES = ("t", "c", "z", "y", "x")
 """Of versions 0.1 and 0.2, which name no axes."""
@@ -28,21 +33,23 @@ class Axis:
     unit: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Level:
     """One array of a pyramid.
 
     Attributes:
         path: Of the array, relative to the group.
-        axes: In the order of the array.
-        scale: One factor an axis; None where the file gives none.
-        translation: One offset an axis, in the axis' unit.
+        axes: Of the array, in its order.
+        system: Axes of the coordinates that the transformations lead to; in another order after a mapAxis.
+        affine: (n + 1, n + 1) map of array index to these coordinates; None where the file gives none.
+        is_grid: Whether each array axis runs along one axis of the coordinates: no rotation and no general affine map.
     """
 
     path: str
     axes: tuple[Axis, ...]
-    scale: tuple[float, ...] | None
-    translation: tuple[float, ...]
+    system: tuple[Axis, ...]
+    affine: NDArray[np.float64] | None
+    is_grid: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,19 @@ class Multiscale:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Transform:
-    scale: tuple[float, ...] | None
-    translation: tuple[float, ...]
+    """A list of transformations as one.
+
+    Attributes:
+        affine: (n + 1, n + 1).
+        sources: For each axis of the output, the axis of the input that a mapAxis puts there.
+        is_grid: As in `Level`.
+    """
+
+    affine: NDArray[np.float64]
+    sources: tuple[int, ...]
+    is_grid: bool
 
 
 def parse_multiscale(where: Path, attributes: Mapping[str, Any]) -> Multiscale | None:
@@ -74,8 +90,8 @@ def parse_multiscale(where: Path, attributes: Mapping[str, Any]) -> Multiscale |
         attributes: Of the group; version 0.5 keeps its metadata under "ome".
 
     Raises:
-        FormatError: If the metadata is not what the specification demands, or holds a transformation other than a
-            scale and a translation.
+        FormatError: If the metadata is not what the specification demands, or holds a transformation that is no
+            affine map.
     """
     holder = attributes.get("ome", attributes)
     entries = holder.get("multiscales") if isinstance(holder, dict) else None
@@ -108,15 +124,14 @@ def _level(where: Path, entry: Mapping[str, Any], dataset: Mapping[str, Any]) ->
     if not isinstance(path, str) or not is_inside(path):
         raise FormatError.at(where, expected="a dataset path inside the group", found=repr(path))
     transforms = dataset.get("coordinateTransformations", [])
-    axes = _axes(entry, transforms)
-    own = _combined(where, transforms, len(axes))
-    if "coordinateSystems" in entry:
-        return Level(path, axes, own.scale, own.translation)
-    shared = _combined(where, entry.get("coordinateTransformations", []), len(axes))
-    scales = [transform.scale for transform in (own, shared) if transform.scale is not None]
-    factors = shared.scale or (1.0,) * len(axes)
-    moved = tuple(f * t + s for f, t, s in zip(factors, own.translation, shared.translation, strict=True))
-    return Level(path, axes, tuple(map(math.prod, zip(*scales, strict=True))) if scales else None, moved)
+    system = _system(entry, transforms)
+    if "coordinateSystems" not in entry:
+        transforms = [*transforms, *entry.get("coordinateTransformations", [])]
+    if not transforms:
+        return Level(path, system, system, None)
+    own = _combined(where, transforms, len(system))
+    axes = tuple(system[own.sources.index(position)] for position in range(len(system)))
+    return Level(path, axes if own.is_grid else system, system, own.affine, own.is_grid)
 
 
 def is_inside(path: str) -> bool:
@@ -124,7 +139,8 @@ def is_inside(path: str) -> bool:
     return bool(path) and not path.startswith("/") and "\\" not in path and ".." not in path.split("/")
 
 
-def _axes(entry: Mapping[str, Any], transforms: list[Any]) -> tuple[Axis, ...]:
+def _system(entry: Mapping[str, Any], transforms: list[Any]) -> tuple[Axis, ...]:
+    """Axes of the coordinates that a dataset's transformations lead to."""
     if "coordinateSystems" in entry:
         output = transforms[0]["output"] if transforms else entry["coordinateSystems"][0]["name"]
         if len(transforms) > 1:
@@ -148,24 +164,44 @@ def _axis(axis: str | Mapping[str, Any]) -> Axis:
 
 
 def _combined(where: Path, transforms: list[Any], n_axes: int) -> _Transform:
-    """One scale and translation from a list, applied in its order."""
-    scale: tuple[float, ...] | None = None
-    translation = (0.0,) * n_axes
+    """A list of transformations, applied in its order, as one."""
+    affine = np.eye(n_axes + 1)
+    sources = tuple(range(n_axes))
+    is_grid = True
     for transform in _flattened(transforms):
-        kind = transform["type"]
-        if kind == "identity":
-            scale = scale or (1.0,) * n_axes
-        elif kind == "scale":
-            factors = _vector(transform["scale"], n_axes)
-            scale = factors if scale is None else tuple(a * b for a, b in zip(scale, factors, strict=True))
-            translation = tuple(f * t for f, t in zip(factors, translation, strict=True))
-        elif kind == "translation":
-            scale = scale or (1.0,) * n_axes
-            translation = tuple(map(sum, zip(translation, _vector(transform["translation"], n_axes), strict=True)))
-        else:
-            hint = "resample the image onto a plain grid first"
-            raise FormatError.at(where, expected="scale and translation", found=f"a transformation {kind!r}", hint=hint)
-    return _Transform(scale, translation)
+        affine = _affine(where, transform, n_axes) @ affine
+        if transform["type"] == "mapAxis":
+            sources = tuple(sources[position] for position in transform["mapAxis"])
+        is_grid &= transform["type"] not in ("affine", "rotation")
+    return _Transform(affine, sources, is_grid)
+
+
+def _affine(where: Path, transform: Mapping[str, Any], n_axes: int) -> NDArray[np.float64]:
+    """One transformation as a map of (n + 1) homogeneous coordinates."""
+    affine = np.eye(n_axes + 1)
+    kind = transform["type"]
+    if kind == "scale":
+        affine[:-1, :-1] = np.diag(_vector(transform["scale"], n_axes))
+    elif kind == "translation":
+        affine[:-1, -1] = _vector(transform["translation"], n_axes)
+    elif kind == "affine":
+        affine[:-1, :] = [_vector(row, n_axes + 1) for row in _listed(transform["affine"], n_axes)]
+    elif kind == "rotation":
+        affine[:-1, :-1] = [_vector(row, n_axes) for row in _listed(transform["rotation"], n_axes)]
+    elif kind == "mapAxis":
+        # The value at position i is the input axis that becomes output axis i.
+        affine[:-1, :-1] = np.eye(n_axes)[_permutation(transform["mapAxis"], n_axes)]
+    elif kind != "identity":
+        hint = "resample the image onto a plain grid first"
+        raise FormatError.at(where, expected="an affine map", found=f"a transformation {kind!r}", hint=hint)
+    return affine
+
+
+def _permutation(positions: Any, n_axes: int) -> list[int]:  # noqa: ANN401 - from JSON
+    if not isinstance(positions, list) or sorted(positions) != list(range(n_axes)):
+        message = f"mapAxis {positions!r}, which does not name each of {n_axes} axes once by its number"
+        raise ValueError(message)
+    return positions
 
 
 def _flattened(transforms: list[Any]) -> list[Any]:
@@ -175,8 +211,15 @@ def _flattened(transforms: list[Any]) -> list[Any]:
     return flat
 
 
-def _vector(values: list[Any], n_axes: int) -> tuple[float, ...]:
-    if len(values) != n_axes:
-        message = f"{len(values)} factors for {n_axes} axes"
+def _listed(values: Any, n_rows: int) -> list[Any]:  # noqa: ANN401 - from JSON
+    if not isinstance(values, list) or len(values) != n_rows:
+        message = f"a matrix that has not {n_rows} rows"
+        raise ValueError(message)
+    return values
+
+
+def _vector(values: list[Any], n: int) -> tuple[float, ...]:
+    if len(values) != n:
+        message = f"{len(values)} numbers where {n} belong"
         raise ValueError(message)
     return tuple(float(value) for value in values)

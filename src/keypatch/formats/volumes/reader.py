@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import mmap
 import warnings
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 
-from keypatch.errors import FormatError, KeypatchError, ReadError
+from keypatch.errors import FormatError, KeypatchError, MissingExtraError, ReadError
 from keypatch.formats.volumes.base import Volume
 from keypatch.formats.volumes.positioned import PositionedFile
 
@@ -265,6 +266,18 @@ def declared_spacing(values: Iterable[float], warn: list[str], source: str) -> V
         warn.append(f"{source} gives no usable voxel spacing (z, y, x: {z:g}, {y:g}, {x:g}); give --voxel-spacing")
         return None
     return z, y, x
+
+
+def optional_library(name: str, where: str | Path, extra: str) -> Any:  # noqa: ANN401 - a module
+    """Import a library that only some formats need.
+
+    Raises:
+        MissingExtraError: If it is not installed; it names the extra that brings it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtraError.needs(str(where), extra) from error
 
 
 @contextmanager

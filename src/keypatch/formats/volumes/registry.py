@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from keypatch.errors import FormatError, KeypatchError, ReadError, UsageError
-from keypatch.formats.volumes import mrc, npy, slices, tiff, zarr_volume
+from keypatch.formats.volumes import em, hdf5, metaimage, mrc, nifti, npy, nrrd, slices, tiff, zarr_volume
 from keypatch.formats.volumes.base import Peek, VolumeOptions
 from keypatch.formats.volumes.packing import open_unpacked, packing
 from keypatch.formats.volumes.plugin import plugin_group
@@ -53,11 +53,13 @@ class VolumeFormat(Protocol):
         ...
 
 
-FORMATS: tuple[VolumeFormat, ...] = (mrc, zarr_volume, tiff, npy, slices)
-"""In the order in which they are asked. Folders of slices come last: a Zarr is none, whatever images lie in it."""
+FORMATS: tuple[VolumeFormat, ...] = (mrc, zarr_volume, tiff, npy, hdf5, nifti, nrrd, metaimage, em, slices)
+"""In the order in which they are asked. EM has no magic bytes and comes after all files that have; folders of slices
+come last: a Zarr is none, whatever images lie in it."""
 
-_TOLD_BY_SUFFIX: tuple[VolumeFormat, ...] = (mrc,)
-"""Formats that also exist without magic bytes: an MRC header from before 2000 has no MAP id."""
+_TOLD_BY_SUFFIX: tuple[VolumeFormat, ...] = (mrc, em, nifti)
+"""Formats that also exist without magic bytes: an MRC header from before 2000 has no MAP id, EM never has one, and the
+.img of a NIfTI pair is bare voxels."""
 
 _OWN_NAMES = frozenset(volume_format.NAME for volume_format in FORMATS)
 

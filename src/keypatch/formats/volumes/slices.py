@@ -15,7 +15,7 @@ from keypatch.errors import FormatError
 from keypatch.formats.volumes.base import VolumeInfo
 from keypatch.formats.volumes.reader import VolumeReader, library_errors, volume_dtype, volume_shape
 from keypatch.formats.volumes.slice_cache import SliceCache
-from keypatch.formats.volumes.tiff import enum_name, log_as_errors, page_array
+from keypatch.formats.volumes.tiff_pages import enum_name, log_as_errors, page_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

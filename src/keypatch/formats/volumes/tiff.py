@@ -1,19 +1,19 @@
 """TIFF stacks: ImageJ, OME-TIFF, BigTIFF and plain pages.
 
-Contiguous uncompressed stacks are memory mapped, all others read page by page. tifffile reports much of what is wrong
-with a file to its log and goes on with what is left of it; here an error in that log is an error.
+Contiguous uncompressed stacks are memory mapped, all others read page by page. An OME-TIFF of several files is one
+volume, whichever of them is named.
 """
 
 from __future__ import annotations
 
-import logging
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tifffile
 
-from keypatch.errors import FormatError, MissingExtraError
+from keypatch.errors import FormatError
+from keypatch.formats.volumes import tiff_parts as parts
 from keypatch.formats.volumes.base import VolumeInfo
 from keypatch.formats.volumes.reader import (
     ArrayVolume,
@@ -24,7 +24,8 @@ from keypatch.formats.volumes.reader import (
     volume_shape,
 )
 from keypatch.formats.volumes.slice_cache import SliceCache
-from keypatch.formats.volumes.tiff_metadata import Calibration, calibration, refuse_other_files
+from keypatch.formats.volumes.tiff_metadata import Calibration, calibration
+from keypatch.formats.volumes.tiff_pages import check_page, enum_name, log_as_errors, page_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from keypatch.geometry import Shape3
 
 NAME = "tiff"
-SUFFIXES = (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".btf", ".tf8")
+SUFFIXES = (".ome.tif", ".ome.tiff", ".companion.ome", ".tif", ".tiff", ".btf", ".tf8")
 DESCRIPTION = "TIFF stack (ImageJ, OME-TIFF, BigTIFF, plain pages)"
 
 _MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -48,26 +49,33 @@ _PHOTOMETRICS = (_MIN_IS_WHITE, _MIN_IS_BLACK)
 
 
 def matches(peek: Peek) -> bool:
-    """Whether the content is a TIFF or BigTIFF of either byte order."""
-    return peek.head.startswith(_MAGICS)
+    """Whether the content is a TIFF or BigTIFF of either byte order, or the OME-XML that tells of several TIFFs."""
+    return peek.head.startswith(_MAGICS) or parts.is_companion(peek.head)
 
 
 def open_volume(path: Path, options: VolumeOptions) -> Volume:  # noqa: ARG001 - the signature of all readers
     """Open a TIFF stack.
 
     Raises:
-        FormatError: If it is damaged, not one grey stack of three axes, or spread over several files.
+        FormatError: If it is damaged, or not one grey stack of three axes.
         MissingExtraError: If its compression needs imagecodecs, which is not installed.
-        ReadError: If it cannot be read.
+        ReadError: If it, or another file of its image, cannot be read.
     """
+    with library_errors(path, "a readable TIFF file"), path.open("rb") as file:
+        is_companion = not file.read(4).startswith(_MAGICS)
+    if is_companion:
+        return parts.open_parts(path, NAME, parts.companion(path))
     with ExitStack() as on_failure:
         with library_errors(path, "an undamaged TIFF file"), log_as_errors(path, "an undamaged TIFF file") as log:
             # Micro-Manager's files are read as the plain stacks they also are: tifffile would open the files they name.
             tif = on_failure.enter_context(tifffile.TiffFile(path, is_mmstack=False, is_ndtiff=False))
-            refuse_other_files(path, tif)
+            ome = parts.of_several_files(path, tif)
+        if ome is not None:
+            return parts.open_parts(path, NAME, ome)
+        with library_errors(path, "an undamaged TIFF file"), log_as_errors(path, "an undamaged TIFF file") as more:
             n_pages = len(tif.pages)  # walks the whole chain of pages, so that a broken one is seen
             series = list(tif.series)
-        volume = _opened(path, tif, _only_stack(path, series), {"pages": n_pages}, log)
+        volume = _opened(path, tif, _only_stack(path, series), {"pages": n_pages}, log + more)
         on_failure.pop_all()
     return volume
 
@@ -93,29 +101,6 @@ class PagedVolume(VolumeReader):
         self._tif.close()
 
 
-def page_array(path: Path, page: Any, expected: str) -> NDArray[Any]:  # noqa: ANN401 - tifffile is untyped
-    """Decode one page.
-
-    Raises:
-        FormatError: If it is damaged.
-        MissingExtraError: If its compression needs imagecodecs, which is not installed.
-        ReadError: If it cannot be read.
-    """
-    with library_errors(path, expected), log_as_errors(path, expected):
-        try:
-            array: NDArray[Any] = page.asarray(maxworkers=1)
-        except Exception as error:
-            if "imagecodecs" in str(error):
-                raise MissingExtraError.needs(f"{path} ({enum_name(page.keyframe.compression)})", "tiff") from error
-            raise
-    return array
-
-
-def enum_name(value: Any) -> str:  # noqa: ANN401
-    """Name of one of tifffile's enumerations, or the number where it knows none."""
-    return str(getattr(value, "name", value))
-
-
 def _opened(path: Path, tif: tifffile.TiffFile, stack: Any, counts: dict[str, Any], log: list[str]) -> Volume:  # noqa: ANN401
     shape = volume_shape(path, stack.shape)
     stored_dtype = np.dtype(stack.dtype).newbyteorder(tif.byteorder)
@@ -133,7 +118,7 @@ def _opened(path: Path, tif: tifffile.TiffFile, stack: Any, counts: dict[str, An
     )
     if info.access == "mapped":
         return _mapped(info, tif, stack, stored_dtype)
-    volume = PagedVolume(info, tif, _checked_pages(path, tif, stack, shape))
+    volume = PagedVolume(info, tif, _checked_pages(path, stack, shape))
     volume.read((0, 0, 0), (1, 1, 1))  # a codec that is missing is said now, not in the middle of a build
     return volume
 
@@ -174,11 +159,8 @@ def _mapped(info: VolumeInfo, tif: tifffile.TiffFile, stack: Any, dtype: np.dtyp
     return ArrayVolume(info, array)
 
 
-def _checked_pages(path: Path, tif: tifffile.TiffFile, stack: Any, shape: Shape3) -> list[Any]:  # noqa: ANN401
-    """The pages of a stack, one a slice, each with all its bytes inside the file.
-
-    tifffile reads a page that is missing, or a strip without bytes, as zeros.
-    """
+def _checked_pages(path: Path, stack: Any, shape: Shape3) -> list[Any]:  # noqa: ANN401
+    """The pages of a stack, one a slice, all there and whole; tifffile reads a page that is missing as zeros."""
     with library_errors(path, "a readable list of pages"), log_as_errors(path, "a readable list of pages"):
         pages = list(stack.pages)
     if stack.keyframe.shape != shape[1:]:
@@ -188,11 +170,7 @@ def _checked_pages(path: Path, tif: tifffile.TiffFile, stack: Any, shape: Shape3
         there = sum(page is not None for page in pages)
         raise FormatError.at(path, expected=f"{shape[0]} pages, as its metadata says", found=f"{there} pages")
     for number, page in enumerate(pages, start=1):
-        segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-        if not segments or any(offset == 0 or count == 0 for offset, count in segments):
-            raise FormatError.at(path, expected=f"voxels in page {number}", found="a strip or tile without bytes")
-        end = max(offset + count for offset, count in segments)
-        require_bytes(path, needed=end, found=tif.filehandle.size, what=f"up to the end of page {number}")
+        check_page(path, page, number)
     return pages
 
 
@@ -219,35 +197,3 @@ def _oddities(stack: Any) -> Iterator[str]:  # noqa: ANN401
         yield "the file does not name its page axis; it was taken for z"
     if stack.keyframe.photometric == _MIN_IS_WHITE:
         yield "low values are meant to look white (MinIsWhite); they were read as stored"
-
-
-class _Collector(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self, level: int) -> None:
-        super().__init__(level)
-        self.records: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(record)
-
-
-@contextmanager
-def log_as_errors(path: Path, expected: str) -> Iterator[list[str]]:
-    """Collect tifffile's log: its warnings go into the list that is given, its errors are raised at the end.
-
-    Raises:
-        FormatError: If tifffile logged an error.
-    """
-    handler = _Collector(logging.WARNING)
-    logger = logging.getLogger("tifffile")
-    said: list[str] = []
-    logger.addHandler(handler)
-    try:
-        yield said
-    finally:
-        logger.removeHandler(handler)
-    errors = [record.getMessage() for record in handler.records if record.levelno >= logging.ERROR]
-    if errors:
-        raise FormatError.at(path, expected=expected, found=errors[0], hint="the file is cut short or damaged")
-    said.extend(record.getMessage() for record in handler.records)

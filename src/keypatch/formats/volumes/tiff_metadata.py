@@ -1,4 +1,4 @@
-"""Voxel spacing of TIFF files, and which files an OME-TIFF spreads over."""
+"""Voxel spacing of TIFF files."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import tifffile
 
-from keypatch.errors import FormatError
 from keypatch.formats.volumes.reader import declared_spacing, library_errors
+from keypatch.formats.volumes.safe_xml import parse_xml
 from keypatch.formats.volumes.units import angstrom_per_unit
 
 if TYPE_CHECKING:
@@ -47,34 +47,8 @@ def calibration(tif: tifffile.TiffFile) -> Calibration:
     if tif.is_imagej:
         return _imagej(tif)
     if tif.is_ome:
-        return _ome(tif)
+        return ome_calibration(ome_xml(tif.filename, tif.ome_metadata or ""))
     return Calibration()
-
-
-def refuse_other_files(path: Path, tif: tifffile.TiffFile) -> None:
-    """Refuse an OME-TIFF whose metadata or planes are in other files: tifffile would open whatever it names.
-
-    Raises:
-        FormatError: If it names other files, or its OME-XML cannot be read.
-    """
-    if not tif.is_ome:
-        return
-    hint = "save the image as a single file"
-    ome = _ome_xml(path, tif)
-    if "BinaryOnly" in ome:
-        other = ome["BinaryOnly"].get("MetadataFile", "another file")
-        raise FormatError.at(path, expected="one file", found=f"a part of a multi-file OME-TIFF ({other})", hint=hint)
-    own_id, own_name = ome.get("UUID"), path.name.lower()
-    planes = [plane for image in _listed(ome, "Image") for plane in _listed(image.get("Pixels", {}), "TiffData")]
-    named = [uuid for plane in planes for uuid in _listed(plane, "UUID") if isinstance(uuid, dict)]
-    others = {
-        str(uuid.get("FileName"))
-        for uuid in named
-        if (own_id is None or uuid.get("value") != own_id) and str(uuid.get("FileName")).lower() != own_name
-    }
-    if others:
-        found = f"planes in {len(others)} other files ({min(others)})"
-        raise FormatError.at(path, expected="one file", found=found, hint=hint)
 
 
 def _imagej(tif: tifffile.TiffFile) -> Calibration:
@@ -97,14 +71,33 @@ def _dots(page: Any, name: str) -> float | None:  # noqa: ANN401 - tifffile is u
     return float(f"{denominator / numerator:.9g}") if numerator else None
 
 
-def _ome(tif: tifffile.TiffFile) -> Calibration:
-    images = _listed(_ome_xml(tif.filename, tif), "Image")
+def ome_calibration(ome: dict[str, Any]) -> Calibration:
+    """Voxel spacing of the only image of an OME-XML."""
+    images = listed(ome, "Image")
     pixels = images[0].get("Pixels", {}) if len(images) == 1 else {}
     sizes = [pixels.get(f"PhysicalSize{axis}") for axis in "ZYX"]
     if all(size is None for size in sizes):
         return Calibration()
     units = [str(pixels.get(f"PhysicalSize{axis}Unit", _OME_DEFAULT_UNIT)) for axis in "ZYX"]
     return _converted(sizes, (units[0], units[1], units[2]), "OME-XML")
+
+
+def ome_xml(where: Path | str, text: str) -> dict[str, Any]:
+    """OME-XML as nested dicts of its attributes and children.
+
+    Raises:
+        FormatError: If it is no OME-XML, or declares a document type.
+    """
+    parse_xml(where, text)  # refuses entities, which the next parser would expand
+    with library_errors(where, "OME-XML"):
+        ome: dict[str, Any] = dict(tifffile.xml2dict(text)["OME"])
+    return ome
+
+
+def listed(element: dict[str, Any], name: str) -> list[Any]:
+    """Children of one name: tifffile gives a dict for one and a list for several."""
+    children = element.get(name, [])
+    return list(children) if isinstance(children, list | tuple) else [children]
 
 
 def _converted(sizes: list[Any], units: tuple[str, str, str], source: str, notes: tuple[str, ...] = ()) -> Calibration:
@@ -122,15 +115,3 @@ def _product(size: Any, scale: float | None) -> float:  # noqa: ANN401
     """Size in Å; not a number where the file has none, or text, in its place."""
     is_number = isinstance(size, int | float) and not isinstance(size, bool)
     return float(size) * scale if is_number and scale is not None else float("nan")
-
-
-def _ome_xml(path: Path | str, tif: tifffile.TiffFile) -> dict[str, Any]:
-    with library_errors(path, "OME-XML in the image description"):
-        ome: dict[str, Any] = tifffile.xml2dict(tif.ome_metadata or "")["OME"]
-        return ome
-
-
-def _listed(element: dict[str, Any], name: str) -> list[Any]:
-    """Children of one name: tifffile gives a dict for one and a list for several."""
-    children = element.get(name, [])
-    return list(children) if isinstance(children, list | tuple) else [children]

@@ -13,7 +13,9 @@ import numpy as np
 import zarr
 
 from keypatch.errors import FormatError
+from keypatch.formats.volumes.axes import SPATIAL, Axes, checked_axes
 from keypatch.formats.volumes.base import VolumeInfo
+from keypatch.formats.volumes.neighbours import link_out_of
 from keypatch.formats.volumes.ome import Axis, Level, Multiscale, is_inside, parse_multiscale
 from keypatch.formats.volumes.reader import (
     VolumeReader,
@@ -23,6 +25,7 @@ from keypatch.formats.volumes.reader import (
     volume_shape,
 )
 from keypatch.formats.volumes.units import angstrom_per_unit
+from keypatch.formats.volumes.world import placed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,15 +33,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from keypatch.formats.volumes.base import Peek, Volume, VolumeOptions
-    from keypatch.geometry import Vector3
+    from keypatch.geometry import Vector3, World
 
 NAME = "zarr"
 SUFFIXES = (".ome.zarr", ".zarr")
 DESCRIPTION = "OME-Zarr image or Zarr array"
 
 _METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
-
-_SPATIAL = ("z", "y", "x")
 
 _FURTHEST_PARENT = 3
 """Groups above an array that are searched for the image it is a level of; ngff-zarr nests one (scale0/image)."""
@@ -66,24 +67,6 @@ class _Found:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Axes:
-    """How the array's axes become z, y, x.
-
-    Attributes:
-        names: Of the array's axes, in its order.
-        source: Which metadata names them, or "assumed".
-    """
-
-    names: tuple[str, ...]
-    source: str
-
-    @property
-    def order(self) -> tuple[int, ...]:
-        """Positions of z, y and x in the array."""
-        return tuple(self.names.index(name) for name in _SPATIAL)
-
-
 def matches(peek: Peek) -> bool:
     """Whether the folder holds the metadata of a Zarr node."""
     return not peek.names.isdisjoint(_METADATA_FILES)
@@ -94,7 +77,7 @@ def open_volume(path: Path, options: VolumeOptions) -> Volume:
 
     Raises:
         FormatError: If the metadata is damaged, the choice is not clear, the array has not one z, y and x axis and no
-            longer other axis, or its coordinates need a transformation other than scale and translation.
+            longer other axis, or its coordinates need a transformation that is no affine map.
         ReadError: If it cannot be read.
     """
     found = _found(path, options)
@@ -105,9 +88,12 @@ def open_volume(path: Path, options: VolumeOptions) -> Volume:
     axes = _axes(found, array.shape, array_names or xarray_names)
     spatial_shape = [array.shape[position] for position in axes.order]
     warn = list(found.warnings)
-    spacing, details = _physical(found.level, axes, warn)
+    spacing, world, details = _physical(found.level, axes, warn)
     if axes.source == "assumed":
         warn.append("the array does not name its axes; they were taken for z, y, x")
+    link = link_out_of(path, found.path)
+    if link is not None:
+        warn.append(f"{link} is a symbolic link out of the Zarr; it was followed, and others like it are")
     info = VolumeInfo(
         path,
         NAME,
@@ -126,23 +112,22 @@ def open_volume(path: Path, options: VolumeOptions) -> Volume:
             "inferred": ["axis_order"] * (axes.source == "assumed") + details.get("inferred", []),
         },
         warnings=tuple(warn),
+        world=world,
     )
     return _ZarrVolume(info, found.path, array, axes)
 
 
 class _ZarrVolume(VolumeReader):
-    def __init__(self, info: VolumeInfo, path: Path, array: zarr.Array[Any], axes: _Axes) -> None:
+    def __init__(self, info: VolumeInfo, path: Path, array: zarr.Array[Any], axes: Axes) -> None:
         super().__init__(info)
         self._path = path
         self._array = array
         self._axes = axes
 
     def _read_box(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
-        wanted = dict(zip(_SPATIAL, (z, y, x), strict=True))
         with library_errors(self._path, "chunks that decode"):
-            stored = np.asarray(self._array[tuple(wanted.get(name, 0) for name in self._axes.names)])
-        kept = [name for name in self._axes.names if name in _SPATIAL]
-        return stored.transpose([kept.index(name) for name in _SPATIAL])
+            stored = np.asarray(self._array[self._axes.selection(z, y, x)])
+        return self._axes.to_zyx(stored)
 
 
 def _found(path: Path, options: VolumeOptions) -> _Found:
@@ -217,71 +202,76 @@ def _chosen(group: Path, multiscale: Multiscale, spacing: float | None) -> tuple
 
 def _voxel_size(level: Level) -> float:
     """Geometric mean of a level's spacing, Å; not a number where it has none."""
-    sizes = [
-        factor * (1.0 if axis.unit is None else angstrom_per_unit(axis.unit) or math.nan)
-        for axis, factor in zip(level.axes, level.scale or (math.nan,) * len(level.axes), strict=True)
-        if axis.name in _SPATIAL
-    ]
-    return math.prod(sizes) ** (1 / len(sizes)) if sizes and all(size > 0 for size in sizes) else math.nan
+    names = [axis.name for axis in level.axes]
+    if level.affine is None or not {*SPATIAL} <= {*names}:
+        return math.nan
+    affine = _in_angstrom(level, Axes(tuple(names), ""))
+    if affine is None:
+        return math.nan
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(math.prod(sizes) ** (1 / 3)) if (sizes > 0).all() else math.nan
 
 
-def _axes(found: _Found, shape: tuple[int, ...], dimension_names: Any) -> _Axes:  # noqa: ANN401 - from JSON
+def _axes(found: _Found, shape: tuple[int, ...], dimension_names: Any) -> Axes:  # noqa: ANN401 - from JSON
     """Name the array's axes.
 
     Raises:
-        FormatError: If there is not one z, y and x axis, or another axis is longer than 1.
+        FormatError: As `checked_axes`.
     """
-    axes = _named_axes(found, dimension_names)
-    if axes.source == "assumed":
-        volume_shape(found.path, shape)
-        return axes
-    described = f"axes {', '.join(axes.names)} of shape {' x '.join(map(str, shape))}"
-    if len(axes.names) != len(shape):
-        raise FormatError.at(found.path, expected=f"names of {len(shape)} axes", found=described)
-    if sorted(name for name in axes.names if name in _SPATIAL) != sorted(_SPATIAL):
-        raise FormatError.at(found.path, expected="one axis each of z, y and x", found=described)
-    longer = [name for name, n in zip(axes.names, shape, strict=True) if name not in _SPATIAL and n != 1]
-    if longer:
-        hint = f"write one index of {' and '.join(longer)} as a volume of its own"
-        raise FormatError.at(found.path, expected="one channel and one time point", found=described, hint=hint)
-    return axes
-
-
-def _named_axes(found: _Found, dimension_names: Any) -> _Axes:  # noqa: ANN401 - from JSON
     if found.level is not None:
-        return _Axes(tuple(axis.name for axis in found.level.axes), "multiscales")
+        return checked_axes(found.path, shape, [axis.name for axis in found.level.axes], "multiscales")
     if dimension_names and all(isinstance(name, str) for name in dimension_names):
-        names = tuple(name.lower() for name in dimension_names)
-        if not set(_SPATIAL).isdisjoint(names):
-            return _Axes(names, "dimension names")
-    return _Axes(_SPATIAL, "assumed")
+        names = [name.lower() for name in dimension_names]
+        if not {*SPATIAL}.isdisjoint(names):
+            return checked_axes(found.path, shape, names, "dimension names")
+    volume_shape(found.path, shape)
+    return Axes(SPATIAL, "assumed")
 
 
-def _physical(level: Level | None, axes: _Axes, warn: list[str]) -> tuple[Vector3 | None, dict[str, Any]]:
-    """Voxel spacing in Å, and what the metadata says of it for the conventions."""
+def _physical(level: Level | None, axes: Axes, warn: list[str]) -> tuple[Vector3 | None, World | None, dict[str, Any]]:
+    """Voxel spacing and map to the image's coordinates in Å, and what the metadata says for the conventions."""
     if level is None:
-        return None, {}
-    if level.scale is None:
+        return None, None, {}
+    if level.affine is None:
         warn.append("the image gives no scale; give --voxel-spacing")
-        return None, {}
-    spatial = [level.axes[position] for position in axes.order]
-    units = [axis.unit for axis in spatial]
+        return None, None, {}
+    units = [axis.unit for axis in _spatial_system(level)]
+    written = _zyx_part(level, axes)
     details: dict[str, Any] = {
         "units_zyx": units,
-        "scale_zyx": [level.scale[position] for position in axes.order],
-        "translation_zyx": [level.translation[position] for position in axes.order],
+        "translation_zyx": written[:3, 3].tolist(),
         "translation_applied": False,
         "inferred": ["unit"] if None in units else [],
     }
+    details |= {"scale_zyx": np.diag(written)[:3].tolist()} if level.is_grid else {"affine_zyx": written[:3].tolist()}
     if None in units:
         warn.append("the axes have no unit; Å was assumed")
-    factors = [_angstrom(axis) for axis in spatial]
-    if None in factors:
+    affine = _in_angstrom(level, axes)
+    if affine is None:
         warn.append(f"the unit of the axes ({', '.join(map(str, units))}) is no length; give --voxel-spacing")
-        return None, details
-    sizes = [s * f for s, f in zip(details["scale_zyx"], factors, strict=True)]
-    return declared_spacing(sizes, warn, "coordinateTransformations"), details
+        return None, None, details
+    source = "coordinateTransformations"
+    if level.is_grid and declared_spacing(np.diag(affine)[:3], warn, source) is None:
+        return None, None, details
+    return *placed(affine, warn, source), details
 
 
-def _angstrom(axis: Axis) -> float | None:
-    return 1.0 if axis.unit is None else angstrom_per_unit(axis.unit)
+def _spatial_system(level: Level) -> list[Axis]:
+    """z, y and x of the image's coordinates."""
+    by_name = {axis.name: axis for axis in level.system}
+    return [by_name[name] for name in SPATIAL]
+
+
+def _zyx_part(level: Level, axes: Axes) -> NDArray[np.float64]:
+    """(4, 4) map of index (z, y, x, 1) to coordinates (z, y, x, 1), in the units of the axes."""
+    assert level.affine is not None  # noqa: S101 - told apart by the callers
+    rows = [level.system.index(axis) for axis in _spatial_system(level)]
+    return level.affine[np.ix_([*rows, -1], [*axes.order, -1])]
+
+
+def _in_angstrom(level: Level, axes: Axes) -> NDArray[np.float64] | None:
+    """The same in Å; None where a unit is no length."""
+    scales = [1.0 if axis.unit is None else angstrom_per_unit(axis.unit) for axis in _spatial_system(level)]
+    if None in scales:
+        return None
+    return np.diag([*(scale or 1.0 for scale in scales), 1.0]) @ _zyx_part(level, axes)
