@@ -76,7 +76,8 @@ def xml(*planes, attributes="", size_z=4, head="", size_c=1):
     return (
         f'<?xml version="1.0" encoding="UTF-8"?>{head}<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
         f'UUID="urn:uuid:0"><Image ID="Image:0"><Pixels DimensionOrder="XYZCT" ID="Pixels:0" SizeC="{size_c}" '
-        f'SizeT="1" SizeX="6" SizeY="5" SizeZ="{size_z}" Type="uint16" {attributes}>{"".join(planes)}</Pixels></Image></OME>'
+        f'SizeT="1" SizeX="6" SizeY="5" SizeZ="{size_z}" Type="uint16" {attributes}>'
+        f"{''.join(planes)}</Pixels></Image></OME>"
     )
 
 
