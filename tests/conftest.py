@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is, not whether it is right.
+settings.register_profile("keypatch", deadline=None)
+settings.load_profile("keypatch")
 
 ROOT = Path(__file__).resolve().parent.parent
 
