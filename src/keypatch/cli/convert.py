@@ -139,7 +139,7 @@ class _Sectioned(click.Command):
 @click.option("--columns", multiple=True, metavar="ROLE=NAME,…", help="A table's columns: z=NAME,y=NAME,x=NAME.")
 @_option("--delimiter", metavar="SIGN", help="Of a table: one character, tab or space.  [found out]")
 @click.option("--header/--no-header", default=None, help="Whether a table has a line of names.  [found out]")
-@_option("--tomograms", metavar="FILE", help="A RELION tomograms.star.")
+@_option("--tomograms", metavar="FILE", help="A RELION tomograms.star, or a .vll or table of tomogram numbers.")
 @click.option(
     "--map",
     "map_",

@@ -14,18 +14,26 @@ from keypatch.errors import FormatError, KeypatchError, UsageError
 from keypatch.formats.annotations import (
     byu,
     byu_relabelled,
+    cbox,
     cell_counter,
+    cmm,
     copick,
     copick_csv,
+    deepfinder,
+    dynamo,
     elastix,
+    imod,
     luna16,
+    motive_list,
     napari,
     points_json,
     portal,
     relion,
     slicer_fcsv,
     slicer_markups,
+    stopgap,
     table,
+    tomotwin_coords,
 )
 from keypatch.formats.annotations.base import AnnotationOptions, AnnotationTable
 from keypatch.formats.annotations.plugin import plugin_group
@@ -74,6 +82,10 @@ FORMATS: tuple[AnnotationFormat, ...] = (
     slicer_markups,
     points_json,
     relion,
+    stopgap,
+    cbox,
+    imod,
+    motive_list,
     byu,
     byu_relabelled,
     copick_csv,
@@ -82,6 +94,10 @@ FORMATS: tuple[AnnotationFormat, ...] = (
     slicer_fcsv,
     elastix,
     cell_counter,
+    deepfinder,
+    cmm,
+    dynamo,
+    tomotwin_coords,
     table,
 )
 """In the order in which they are asked; the table, which takes any header with z, y and x, comes last."""

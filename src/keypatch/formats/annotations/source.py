@@ -43,6 +43,15 @@ def read_head(path: Path) -> bytes:
     return head
 
 
+def read_bytes(path: Path) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        ReadError: If there is no file, or it cannot be read.
+    """
+    return _read(path, -1)
+
+
 def head_text(head: bytes) -> str | None:
     """Decode the head of a UTF-8 file without its byte order mark; None if it is not UTF-8 text."""
     if b"\0" in head:
