@@ -129,7 +129,7 @@ class Bench:
         codec = {
             "none": None,
             "zstd": {"id": "zstd", "level": layout.image_codec.level},
-            "blosc": {"id": "blosc", "cname": "zstd", "clevel": layout.image_codec.level, "shuffle": 1, "blocksize": 0},
+            "lz4": {"id": "blosc", "cname": "lz4", "clevel": layout.image_codec.level, "shuffle": 2, "blocksize": 0},
         }[layout.image_codec.name]
         return Form(PATCH, layout.chunks_per_patch, codec)
 

@@ -34,7 +34,7 @@ def test_a_store_is_described(made: Made) -> None:
     assert (image.name, image.shape, image.dtype) == ("image", (10, 16, 32, 24), "uint8")
     assert (image.chunk_shape, image.patches_per_shard, image.shards) == ((8, 16, 24), 3, 4)
     assert (image.codec, image.raw) == ("zstd:1, crc32c", 10 * 16 * 32 * 24)
-    assert (target.shape, target.codec) == ((10, 2, 4, 4, 6), "blosc:3 shuffle, crc32c")
+    assert (target.shape, target.codec) == ((10, 2, 4, 4, 6), "blosc-lz4:7 bitshuffle, crc32c")
     assert [(v["id"], v["patches"], v["annotations"]) for v in found.volumes] == [("tomo_0", 5, 6), ("tomo_1", 5, 5)]
     assert found.sources[0]["path"] == "first.csv"
     assert found.left_out == ({"what": "rows", "reason": "outside", "count": 1, "items": ["row 3"]},)

@@ -137,7 +137,7 @@ def flags(draw):
         "--sigma-ds": draw(st.sampled_from(["0.4", "1", "0.7,2,1.5"])),
         "--seed": draw(st.integers(0, 3)),
         "--shard-size": draw(st.sampled_from(["1KB", "192MiB"])),
-        "--codec": draw(st.sampled_from(["auto", "none", "zstd:5", "blosc:1"])),
+        "--codec": draw(st.sampled_from(["auto", "none", "zstd:5", "lz4:9", "blosc:1"])),
         **{f"--{kind}": draw(st.integers(0, 2)) for kind in ("multi", "hard-negatives", "negatives")},
     }
     if draw(st.booleans()):

@@ -42,7 +42,7 @@ def read_unit(folder: Path, made: Any, unit: int = 1) -> None:
         assert (store.read_image(i) == made.images[i]).all()
 
 
-@pytest.mark.parametrize("codec", ["none", "zstd", "blosc"])
+@pytest.mark.parametrize("codec", ["none", "zstd", "lz4", "blosc"])
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_every_flipped_bit_is_noticed(make_store, tmp_path, codec, dtype) -> None:
     """The file has no byte that nothing refers to: some chunk or the index fails wherever the bit lies."""
@@ -237,7 +237,7 @@ def test_zstd_frame_that_does_not_declare_its_size() -> None:
         codec.decode(shorter, out, "here")
 
 
-@pytest.mark.parametrize("codec", ["none", "zstd", "blosc"])
+@pytest.mark.parametrize("codec", ["none", "zstd", "lz4", "blosc"])
 def test_whole_chunk_of_another_size(codec) -> None:
     """numcodecs leaves the rest of a larger target as it was, so sizes are held against each other before."""
     dtype = np.dtype("uint16")

@@ -86,7 +86,7 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
         "ds_factor": factor,
         "chunk_shape": chunk_shape,
         "dtype": draw(st.sampled_from(DTYPES)),
-        "codec": draw(st.sampled_from(["auto", "none", "zstd:3", "blosc:5"])),
+        "codec": draw(st.sampled_from(["auto", "none", "zstd:3", "lz4:2", "blosc:5"])),
         "patches_per_shard": draw(st.integers(1, n_patches + 2)),
         "gaussian_dtype": draw(st.sampled_from([None, "float32", "float16"])),
         "seed": draw(st.integers(0, 9)),

@@ -437,7 +437,8 @@ def test_patches_per_shard(n_patches, patch_bytes, expected) -> None:
     ("text", "dtype", "expected"),
     [
         ("auto", "uint8", "zstd:1"),
-        ("auto", "float32", "blosc:3"),
+        ("auto", "float32", "lz4:7"),
+        ("blosc", "float32", "blosc:3"),
         ("none", "uint8", "none"),
         ("zstd:22", "int16", "zstd:22"),
         ("blosc:9", "uint8", "blosc:9"),
@@ -447,7 +448,9 @@ def test_codecs_by_name(text, dtype, expected) -> None:
     assert str(choose_codec(text, np.dtype(dtype))) == expected
 
 
-@pytest.mark.parametrize("text", ["", "gzip", "zstd:0", "zstd:23", "zstd:x", "zstd:-1", "zstd:²", "blosc:10", "none:1"])
+@pytest.mark.parametrize(
+    "text", ["", "gzip", "zstd:0", "zstd:23", "zstd:x", "zstd:-1", "zstd:²", "blosc:10", "lz4:10", "none:1"]
+)
 def test_codecs_that_are_none(text) -> None:
     with pytest.raises(UsageError, match="--codec"):
         choose_codec(text, np.dtype("uint8"))

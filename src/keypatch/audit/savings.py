@@ -13,7 +13,7 @@ from keypatch import gaussian
 from keypatch.audit.metadata import dig
 from keypatch.errors import CorruptionError, StoreError, UsageError
 from keypatch.formats.store.arrays import read_array_metadata
-from keypatch.formats.store.codecs import ChunkCodec, chain_metadata, choose_codec
+from keypatch.formats.store.codecs import ChunkCodec, blosc_shuffle, chain_metadata, choose_codec
 from keypatch.formats.store.schema import GAUSSIAN, IMAGE, tables
 from keypatch.formats.store.writer import chunk_boxes
 
@@ -380,8 +380,7 @@ def _chain_for(chain: Sequence[Mapping[str, Any]], dtype: np.dtype[Any]) -> list
             configuration["endian"] = "little"
         elif name == "blosc":
             configuration["typesize"] = dtype.itemsize
-            if configuration.get("shuffle") != "noshuffle":
-                configuration["shuffle"] = "shuffle" if dtype.itemsize > 1 else "bitshuffle"
+            configuration["shuffle"] = blosc_shuffle(str(configuration.get("cname")), dtype.itemsize)
         adapted.append({"name": name, "configuration": configuration})
     return adapted
 
@@ -391,6 +390,7 @@ def describe_chain(chain: Sequence[Mapping[str, Any]]) -> str:
     names = []
     for step in chain[1:]:
         level = dig(step, "configuration", "level") or dig(step, "configuration", "clevel")
-        shuffle = dig(step, "configuration", "shuffle")
-        names.append(str(step["name"]) + (f":{level}" if level else "") + (f" {shuffle}" if shuffle else ""))
+        inner, shuffle = dig(step, "configuration", "cname"), dig(step, "configuration", "shuffle")
+        name = f"{step['name']}-{inner}" if inner else str(step["name"])
+        names.append(name + (f":{level}" if level else "") + (f" {shuffle}" if shuffle else ""))
     return ", ".join(names if len(names) > 1 else ["none", *names])

@@ -121,7 +121,7 @@ class _Sectioned(click.Command):
 @_option("--padding", metavar="HOW", help="Outside a volume: zero, mean, edge, reflect or inside.  [zero]")
 @_option("--dtype", metavar="DTYPE", help="Of the stored images.  [source]")
 @_option("--clip-percentiles", metavar="LOW,HIGH", help="These become the dtype's extremes.  [0.1,99.9 if needed]")
-@_option("--codec", metavar="CODEC", help="auto, none, zstd[:LEVEL] or blosc[:LEVEL].  [auto]")
+@_option("--codec", metavar="CODEC", help="auto, none, zstd[:LEVEL], lz4[:LEVEL] or blosc[:LEVEL].  [auto]")
 @_option("--chunk-shape", metavar="D,H,W", help="Inner chunks, for who reads windows.  [a patch, 2 to 8 MiB]")
 @_option("--shard-size", metavar="SIZE", help="Raw bytes of a shard at most.  [192MiB]")
 @_option("--voxel-spacing", metavar="Å", help="Of every volume, one number or z,y,x: declares or overrides it.")
