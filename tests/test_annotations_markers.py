@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mrcfile
 import numpy as np
 import pytest
 
+from keypatch.converters.catalog import build_catalog
+from keypatch.converters.recipe import Recipe
 from keypatch.errors import FormatError
 from keypatch.formats.annotations import AnnotationOptions, VolumeHint, detect_format, read_annotations
 
@@ -110,6 +113,20 @@ def test_markers_where_the_person_says_where_zero_is(tmp_path):
     path = write(tmp_path, MARKERS, "m.cmm")
     convention = read_annotations(path, AnnotationOptions(zero="voxel-center")).convention
     assert (convention.zero, convention.inferred) == ("voxel-center", ())
+
+
+@pytest.mark.parametrize(("flags", "index"), [({}, [4, 6, 5]), ({"zero": "voxel-center"}, [9, 8, 6])])
+def test_markers_count_from_the_maps_origin(tmp_path, flags, index):
+    """Origin x, y, z 10, 20, 50 Å, voxels of 10 Å: the marker at 60, 80, 90 Å is voxel 5, 6, 4."""
+    with mrcfile.new(tmp_path / "map.mrc") as file:
+        file.set_data(np.zeros((14, 12, 10), np.float32))
+        file.voxel_size = 10
+        file.header.origin = (10, 20, 50)
+    write(tmp_path, '<marker_set name="motor"><marker id="1" x="60" y="80" z="90"/></marker_set>', "m.cmm")
+    recipe = {"volumes": str(tmp_path / "map.mrc"), "annotations": str(tmp_path / "m.cmm"), **flags}
+    catalog = build_catalog(Recipe.from_mapping(recipe))
+    assert catalog.classes == ("motor",)
+    np.testing.assert_allclose(catalog.volumes[0].points.coords, [index])
 
 
 @pytest.mark.parametrize(

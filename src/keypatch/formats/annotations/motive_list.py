@@ -31,8 +31,8 @@ USES: frozenset[str] = frozenset({"columns", "tomograms"})
 
 _HEADER_SIZE: Final = 512
 _N_ROWS: Final = 20
-# Machines by the first byte: OS-9, SGI and Mac are big-endian, VAX and PC are not.
-_BYTE_ORDERS: Final = {0: ">", 1: "<", 3: ">", 5: ">", 6: "<"}
+# Machines by the first byte: OS-9, SGI and Mac are big-endian, the PC is not; VAX and Convex have floats of their own.
+_BYTE_ORDERS: Final = {0: ">", 3: ">", 5: ">", 6: "<"}
 _DTYPES: Final = {2: "i2", 4: "i4", 5: "f4", 9: "f8"}
 
 # Rows from 0.
