@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from keypatch import geometry
 from keypatch.converters.catalog import Catalog, CatalogVolume, build_catalog
@@ -232,6 +231,8 @@ def _in_reach(
     """
     if not len(coords) or not len(origins):
         return np.empty(0, np.int64), np.empty(0, np.int64)
+    from scipy.spatial import cKDTree  # noqa: PLC0415 - as in sampling
+
     size, factor = np.asarray(recipe.patch_shape), np.asarray(recipe.ds_factor)
     half = size / 2 + REACH * sigma * factor
     tree = cKDTree(coords / half)

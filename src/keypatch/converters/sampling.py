@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from keypatch import geometry
 from keypatch.converters.draw import Draw
@@ -72,6 +71,8 @@ class _Space:
 
     def __init__(self, volume_id: str, shape: NDArray[np.int64], coords: NDArray[np.float64], recipe: Recipe) -> None:
         self.volume_id = volume_id
+        from scipy.spatial import cKDTree  # noqa: PLC0415 - 250 ms that other commands need not wait for
+
         self.shape = shape
         self.coords = coords
         self.recipe = recipe

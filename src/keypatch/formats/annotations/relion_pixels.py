@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy.spatial.transform import Rotation
 
 from keypatch.errors import FormatError
 from keypatch.formats.annotations.hints import listed
@@ -116,6 +115,8 @@ def _rotated(particles: Block, shifts: NDArray[np.float64]) -> tuple[NDArray[np.
         raise FormatError.at(
             particles.path, expected=", ".join(_SUBTOMOGRAM), found=f"only some, with {_SUBTOMOGRAM[0]}"
         )
+    from scipy.spatial.transform import Rotation  # noqa: PLC0415 - 250 ms that other files need not wait for
+
     matrix = Rotation.from_euler("ZYZ", particles.vectors(_SUBTOMOGRAM), degrees=True).inv()
     return np.asarray(matrix.apply(shifts), np.float64), ", turned by rlnTomoSubtomogramRot/Tilt/Psi"
 

@@ -17,6 +17,7 @@ from keypatch.errors import CorruptionError, StoreError
 from keypatch.formats.store.codecs import ChunkCodec
 from keypatch.formats.store.digest import ROOT_METADATA
 from keypatch.formats.store.layout import shard_key
+from keypatch.formats.store.recycled import Recycler
 from keypatch.formats.store.shard import MISSING, index_size, parse_index
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ class ShardedArray:
         except (KeyError, TypeError, AttributeError) as error:
             raise StoreError.at(folder, expected="a Zarr v3 array", found=f"{error!r} in zarr.json") from error
         self._shards: OrderedDict[int, _Shard] = OrderedDict()
+        self._memory = Recycler()
 
     def _take(self, metadata: dict[str, Any]) -> None:
         self._shape = _sizes(metadata["shape"])
@@ -195,7 +197,8 @@ class ShardedArray:
         self, item: int, start: Sequence[int], stop: Sequence[int], out: NDArray[Any] | None = None
     ) -> NDArray[Any]:
         """See `PatchArray`. Only the chunks that the box touches are read and decoded."""
-        box = np.empty([b - a for a, b in zip(start, stop, strict=True)], self._dtype) if out is None else out
+        shape = [b - a for a, b in zip(start, stop, strict=True)]
+        box = self._memory.empty(shape, self._dtype) if out is None else out
         for chunk, encoded in self._encoded(item, start, stop):
             where = f"{self._folder / 'c'}: item {item}, chunk {chunk}"
             if box.shape == self.chunk_shape and self._chunks_per_item == 1:
@@ -259,7 +262,7 @@ class ShardedArray:
         return shard
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_shards": OrderedDict()}
+        return {**self.__dict__, "_shards": OrderedDict(), "_memory": Recycler()}
 
 
 def _runs(entries: list[tuple[int, int, tuple[int, ...]]]) -> Iterator[list[tuple[int, int, tuple[int, ...]]]]:

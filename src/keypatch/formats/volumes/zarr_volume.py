@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 
 from keypatch.errors import FormatError
 from keypatch.formats.volumes.axes import SPATIAL, Axes, checked_axes
@@ -30,6 +29,7 @@ from keypatch.formats.volumes.world import placed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import zarr
     from numpy.typing import NDArray
 
     from keypatch.formats.volumes.base import Peek, Volume, VolumeOptions
@@ -80,6 +80,8 @@ def open_volume(path: Path, options: VolumeOptions) -> Volume:
             longer other axis, or its coordinates need a transformation that is no affine map.
         ReadError: If it cannot be read.
     """
+    import zarr  # noqa: PLC0415 - 200 ms that the workers of other formats need not wait for
+
     found = _found(path, options)
     with library_errors(found.path, "a readable Zarr array"):
         array = zarr.open_array(found.path, mode="r")
@@ -132,6 +134,8 @@ class _ZarrVolume(VolumeReader):
 
 def _found(path: Path, options: VolumeOptions) -> _Found:
     """The array that the path and the options name."""
+    import zarr  # noqa: PLC0415
+
     if options.array is not None and not is_inside(options.array):
         raise FormatError.at(path, expected="the path of an array inside the Zarr", found=repr(options.array))
     where = path if options.array is None else path / options.array
@@ -155,6 +159,8 @@ def _as_level(array: Path, name: str) -> _Found:
 
     The image says what the array's axes are, so that "run.zarr/0" is read as level 0 of "run.zarr" is.
     """
+    import zarr  # noqa: PLC0415
+
     for group in list(array.absolute().parents)[:_FURTHEST_PARENT]:
         if not any((group / file).is_file() for file in (*_METADATA_FILES, ".zattrs")):
             break
@@ -169,6 +175,8 @@ def _as_level(array: Path, name: str) -> _Found:
 
 
 def _only_array(group: Path) -> str:
+    import zarr  # noqa: PLC0415
+
     with library_errors(group, "readable members of the group"):
         members = list(zarr.open_group(group, mode="r", use_consolidated=False).members())
     arrays = sorted(name for name, node in members if isinstance(node, zarr.Array))
