@@ -87,7 +87,7 @@ class ArrayVolume(VolumeReader):
         array: Memory map of the file's voxels, or a view of one, axes z, y, x. It only tells where each voxel lies; its
             pages are never touched. Reading by position costs no more than pages that are mapped and let go of, nothing
             of it counts as the process's memory, and a file that is cut while it is read gives an error, not a signal
-            that ends the process.
+            that ends the process. Any other array, one in memory, is indexed.
 
     Raises:
         OSError: If the file cannot be opened.
@@ -96,15 +96,16 @@ class ArrayVolume(VolumeReader):
     def __init__(self, info: VolumeInfo, array: NDArray[Any]) -> None:
         super().__init__(info)
         self._array: NDArray[Any] | None = array
-        root: Any = array
-        while not isinstance(root.base, mmap.mmap):
-            root = root.base
-        self._first_byte = int(root.offset) - _address(root)
-        self._file = PositionedFile(Path(root.filename))
+        root = _root(array)
+        self._file = None if root is None else PositionedFile(Path(str(root.filename)))
+        self._first_byte = 0 if root is None else int(root.offset) - _address(root)
         self._scratch = np.empty(0, np.uint8)
 
     def blocks(self, start: Shape3, stop: Shape3) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
         """See `Volume.blocks`: along the axis that is slowest in the file, each small enough for a cache."""
+        if self._file is None:
+            yield from super().blocks(start, stop)
+            return
         box = self._located(*self._slices(start, stop))
         axis = _slowest_axis(box)
         everything = tuple(slice(0, n) for n in box.shape)
@@ -115,7 +116,7 @@ class ArrayVolume(VolumeReader):
             part = (*everything[:axis], slice(at, min(at + thickness, n)), *everything[axis + 1 :])
             view = box[part]
             if _is_sparse(view):
-                block = self._read_view(view)
+                block = self._read_view(view, self._file)
             else:
                 if window is None or window.array.shape != view.shape:
                     window = _Window.of(view, self._memory(_span(view)))
@@ -125,7 +126,8 @@ class ArrayVolume(VolumeReader):
             yield part, np.asarray(block, dtype=self._info.dtype)
 
     def _read_box(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
-        return self._read_view(self._located(z, y, x))
+        box = self._located(z, y, x)
+        return box if self._file is None else self._read_view(box, self._file)
 
     def _located(self, z: slice, y: slice, x: slice) -> NDArray[Any]:
         if self._array is None:
@@ -133,17 +135,17 @@ class ArrayVolume(VolumeReader):
             raise ValueError(message)
         return self._array[z, y, x]
 
-    def _read_view(self, view: NDArray[Any]) -> NDArray[Any]:
+    def _read_view(self, view: NDArray[Any], file: PositionedFile) -> NDArray[Any]:
         """The voxels of a view of the map: as one span of the file, or part by part where that is mostly others."""
         if not _is_sparse(view):
             window = _Window.of(view, np.empty(_span(view), np.uint8))
-            self._file.read(self._first_byte + window.lowest, window.memory)
+            file.read(self._first_byte + window.lowest, window.memory)
             return window.array
         out = np.empty(view.shape, view.dtype)
         axis = _slowest_axis(view)
         for at in range(view.shape[axis]):
             part = (slice(None),) * axis + (slice(at, at + 1),)
-            out[part] = self._read_view(view[part])
+            out[part] = self._read_view(view[part], file)
         return out
 
     def _memory(self, n_bytes: int) -> NDArray[np.uint8]:
@@ -155,7 +157,8 @@ class ArrayVolume(VolumeReader):
         """Let the file go."""
         self._array = None
         self._scratch = np.empty(0, np.uint8)
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class _Window(NamedTuple):
@@ -176,6 +179,14 @@ class _Window(NamedTuple):
         back = sum(min(0, stride * (n - 1)) for stride, n in zip(view.strides, view.shape, strict=True))
         array: NDArray[Any] = np.ndarray(view.shape, view.dtype, memory.data, -back, view.strides)
         return cls(memory, array, _address(view) + back)
+
+
+def _root(array: NDArray[Any]) -> np.memmap[Any, Any] | None:
+    """The memory map that an array is a view of; None of an array in memory."""
+    root: Any = array
+    while root is not None and not isinstance(getattr(root, "base", None), mmap.mmap):
+        root = getattr(root, "base", None)
+    return root if isinstance(root, np.memmap) and root.filename is not None else None
 
 
 def _address(array: NDArray[Any]) -> int:
