@@ -62,12 +62,17 @@ def write_spots(folder, *points):
 VOLUME = """
 import numpy as np
 from keypatch.formats.volumes import VolumeInfo
-from keypatch.formats.volumes.reader import ArrayVolume
+from keypatch.formats.volumes.reader import VolumeReader
 NAME, SUFFIXES, DESCRIPTION = {name!r}, (".{name}",), "made up"
+class Voxels(VolumeReader):
+    def __init__(self, info, array):
+        super().__init__(info)
+        self.array = array
+    def _read_box(self, z, y, x): return self.array[z, y, x]
 def matches(peek): return {matches}
 def open_volume(path, options):
     info = VolumeInfo(path, NAME, (2, 3, 4), np.dtype("uint8"), None, access="mapped")
-    return ArrayVolume(info, np.zeros((2, 3, 4), np.uint8))
+    return Voxels(info, np.zeros((2, 3, 4), np.uint8))
 """
 
 
@@ -371,7 +376,7 @@ def volume_with(old, new):
 
 
 INFOS = {
-    "no info": (volume_with("ArrayVolume(info, ", "ArrayVolume(7, "), "a VolumeInfo from the plugin odd"),
+    "no info": (volume_with("Voxels(info, ", "Voxels(7, "), "a VolumeInfo from the plugin odd"),
     "two axes": (volume_with("(2, 3, 4), np.dtype", "(3, 4), np.dtype"), "a volume of 3 axes"),
     "no voxels": (volume_with("(2, 3, 4), np.dtype", "(2, 0, 4), np.dtype"), "at least one voxel"),
     "complex": (volume_with('"uint8"', '"complex64"'), "integers or floats"),
@@ -402,7 +407,7 @@ def test_a_box_that_breaks_the_contract(site, tmp_path, result, said):
         "\nclass Bad:\n    def __init__(self, info): self.info = info\n"
         f"    def read(self, start, stop): return {result}\n    def close(self): pass\n"
     )
-    install_volume(site, code=volume_with("ArrayVolume(info, np.zeros((2, 3, 4), np.uint8))", "Bad(info)") + volume)
+    install_volume(site, code=volume_with("Voxels(info, np.zeros((2, 3, 4), np.uint8))", "Bad(info)") + volume)
     with open_volume(text_file(tmp_path)) as volume, pytest.raises(FormatError, match=said):
         volume.read((0, 0, 0), (2, 3, 4))
 
@@ -438,7 +443,7 @@ def test_annotations_that_break_the_contract(site, tmp_path, result, said):
 
 def test_an_error_that_a_plugin_raises_on_purpose_stays_as_it_is(site, tmp_path):
     code = volume_with(
-        "    return ArrayVolume", "    from keypatch import ReadError\n    raise ReadError('just so')\n    return A"
+        "    return Voxels", "    from keypatch import ReadError\n    raise ReadError('just so')\n    return V"
     )
     install_volume(site, code=code)
     with pytest.raises(ReadError, match=r"^just so$"):

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from keypatch.converters.recipe import Recipe, read_recipe_file
@@ -31,6 +31,7 @@ def recipe(**settings):
         ("ds_factor", ["4,8,16", [4, 8, 16]], (4, 8, 16)),
         ("sigma_angstrom", ["200", 200, 200.0, [200, 200, 200]], (200.0, 200.0, 200.0)),
         ("sigma_ds", ["0.5,1,2", [0.5, 1, 2]], (0.5, 1.0, 2.0)),
+        ("resample_to", ["13.3", 13.3, [13.3, 13.3, 13.3]], (13.3, 13.3, 13.3)),
         ("clip_percentiles", ["0.5,99.5", [0.5, 99.5]], (0.5, 99.5)),
         ("jitter", ["0", 0], (0, 0, 0)),
         ("shard_size", ["192MiB", "192 mib", 192 * 2**20, str(192 * 2**20)], 192 * 2**20),
@@ -116,6 +117,7 @@ BAD = {
     "chunk_shape": [0],
     "shard_size": [0, "-1MiB", "many", "1XB", "MiB"],
     "voxel_spacing": [0, "-10", "ten", "nan"],
+    "resample_to": [0, "-13.3", "fine", "13.3,13.3", "inf"],
     "array": ["", 1],
     "level_spacing": [0, "x"],
     "unsigned": ["true", 1],
@@ -189,6 +191,7 @@ anything = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(NAMES), anything, max_size=4))
 def test_whatever_is_given_is_taken_or_refused_in_one_line(settings):
     try:

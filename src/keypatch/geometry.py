@@ -11,6 +11,7 @@ voxel too far: 94 Å with f = 16 and 12.5 Å voxels.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -85,6 +86,39 @@ def ds_sigma(angstrom: ArrayLike, ds_factor: ArrayLike, voxel_spacing: ArrayLike
     return np.asarray(angstrom, np.float64) / (
         np.asarray(ds_factor, np.float64) * np.asarray(voxel_spacing, np.float64)
     )
+
+
+def resampled(coords: ArrayLike, spacing: ArrayLike, new_spacing: ArrayLike) -> NDArray[np.float64]:
+    """Index coordinates of the same place on a grid of another spacing: ``(index + 0.5) * s_old / s_new - 0.5``.
+
+    Both grids begin at the same corner, half a voxel before the first voxel's centre. With the spacings exchanged it is
+    its own inverse.
+
+    Args:
+        coords: (..., 3) index coordinates, z, y, x; or (...) of one axis.
+        spacing: (3,) Å a voxel of their grid; or one number.
+        new_spacing: (3,) Å a voxel of the other grid; or one number.
+
+    Returns:
+        float64 index coordinates on the other grid, of the shape of ``coords``.
+    """
+    ratio = np.asarray(spacing, np.float64) / np.asarray(new_spacing, np.float64)
+    return (np.asarray(coords, np.float64) + 0.5) * ratio - 0.5
+
+
+def resampled_shape(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> Shape3:
+    """Shape of a volume on a grid of another spacing: ``ceil(n * s_old / s_new - 0.5)``, each axis for itself.
+
+    That is n * s_old / s_new to the nearest, and the lower one of two that are as near, so that the centre of every
+    voxel lies inside the volume. An axis that is shorter than half a new voxel has none: its 0 is for the caller.
+
+    Args:
+        shape: (3,) voxels.
+        spacing: (3,) Å a voxel.
+        new_spacing: (3,) Å a voxel.
+    """
+    z, y, x = (math.ceil(n * s / t - 0.5) for n, s, t in zip(shape, spacing, new_spacing, strict=True))
+    return z, y, x
 
 
 def grid_shape(patch_shape: Sequence[int], ds_factor: Sequence[int]) -> Shape3:

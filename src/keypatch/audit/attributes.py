@@ -18,7 +18,7 @@ from keypatch.formats.store.schema import (
     parse_version,
 )
 from keypatch.gaussian import REACH
-from keypatch.geometry import UNITS, ZEROS
+from keypatch.geometry import UNITS, ZEROS, resampled_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -227,11 +227,28 @@ def _volume(k: int, record: object, attributes: Mapping[str, Any], findings: Fin
     if "fold" not in bad and type(n_folds) is int and not _is_fold(record["fold"], n_folds):
         found = record["fold"]
         findings.add("KP109", f"{where}.fold", expected=fold_range(n_folds), found=found, within=_VOLUMES)
+    if not bad & {"shape", "voxel_spacing", "resampling"}:
+        _check_resampling(where, record, findings)
     if bad & {"id", "shape", "voxel_spacing", "fold"}:
         return None
     return VolumeRecord(
         record["id"], tuple(record["shape"]), tuple(map(float, record["voxel_spacing"])), record["fold"], record
     )
+
+
+def _check_resampling(where: str, record: Mapping[str, Any], findings: Findings) -> None:
+    """Hold the shape and the spacing of a resampled volume against what was done to its source."""
+    done = record.get("resampling")
+    if done is None:
+        return
+    try:
+        shape = list(resampled_shape(done["source_shape"], done["source_spacing"], done["spacing"]))
+    except ArithmeticError:
+        shape = []
+    found = {key: record[key] for key in ("shape", "voxel_spacing")}
+    if record["shape"] != shape or record["voxel_spacing"] != done["spacing"]:
+        expected = {"shape": shape, "voxel_spacing": done["spacing"]}
+        findings.add("KP109", f"{where}.resampling", expected=expected, found=found, within=_VOLUMES)
 
 
 def _is_fold(fold: int, n_folds: int) -> bool:
@@ -292,6 +309,22 @@ def _are_options(value: object) -> bool:
     )
 
 
+def _is_resampling(value: object) -> bool:
+    if value is None:  # also where the key is missing, as in stores of before
+        return True
+    return (
+        isinstance(value, dict)
+        and _is_text(value.get("kernel"))
+        and _is_shape(value.get("source_shape"))
+        and _are_positive(value.get("source_spacing"))
+        and _are_positive(value.get("spacing"))
+    )
+
+
+def _is_shape(value: object) -> bool:
+    return len(shape := integers(value) or ()) == 3 and all(0 < n < 2**62 for n in shape)
+
+
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
@@ -301,10 +334,11 @@ _VOLUME_KEYS: Final[Mapping[str, tuple[str, Callable[[Any], bool]]]] = {
     "path": ("a relative path that stays below the shared folder", lambda v: isinstance(v, str) and is_below(v)),
     "format": ("the name of a reader", _is_text),
     "options": ("array, level_spacing and unsigned", _are_options),
-    "shape": ("3 numbers of voxels", lambda v: len(s := integers(v) or ()) == 3 and all(0 < n < 2**62 for n in s)),
+    "shape": ("3 numbers of voxels", _is_shape),
     "dtype": ("the name of a dtype", _is_text),
     "voxel_spacing": ("3 numbers above 0", _are_positive),
     "voxel_spacing_from": (f"one of {', '.join(_SPACINGS_FROM)}", lambda v: v in _SPACINGS_FROM),
+    "resampling": ("null, or kernel, source_shape, source_spacing and spacing", _is_resampling),
     "fold": ("a number from -1", lambda v: type(v) is int and NO_FOLD <= v < _FOLD_LIMIT),
     "conventions": ("an object", lambda v: isinstance(v, dict)),
     "scaling": ("dtype, scale, offset, low, high, percentiles and clipped_share", _is_scaling),

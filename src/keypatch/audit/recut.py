@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from keypatch.audit.findings import Findings
     from keypatch.audit.layout import Target
     from keypatch.converters.crop import Padding
+    from keypatch.converters.resample import Resampling
     from keypatch.converters.scaling import Scaling
     from keypatch.formats.volumes import Volume
 
@@ -78,7 +79,9 @@ def _patches_by_volume(target: Target, units: Sequence[int]) -> Mapping[int, lis
 @contextlib.contextmanager
 def _opened(record: VolumeRecord, source: Path, findings: Findings) -> Iterator[Volume | None]:
     """The volume of a record, None and findings where it is not the one that was read."""
-    from keypatch.formats.volumes import VolumeOptions, open_volume  # noqa: PLC0415 - only this check needs readers
+    from keypatch.converters.opening import open_source  # noqa: PLC0415 - only this check needs readers
+    from keypatch.converters.resample import Resampling  # noqa: PLC0415
+    from keypatch.formats.volumes import VolumeOptions  # noqa: PLC0415
 
     recorded, where = str(record.json.get("path")), f"volume {record.id}"
     path = source / recorded
@@ -93,7 +96,19 @@ def _opened(record: VolumeRecord, source: Path, findings: Findings) -> Iterator[
     asked = record.json.get("options")
     options = asked if isinstance(asked, dict) else {}
     try:
-        volume = open_volume(
+        resampling = Resampling.from_json(record.json.get("resampling"))
+        unsound = resampling is not None and resampling.shape != record.shape
+    except KeypatchError as error:
+        findings.add("KP502", where, expected="a resampling that can be done again", found=error, within="source")
+        yield None
+        return
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
+        unsound = True
+    if unsound:  # reported with the record
+        yield None
+        return
+    try:
+        volume = open_source(
             path,
             VolumeOptions(
                 format=record.json.get("format"),
@@ -101,13 +116,14 @@ def _opened(record: VolumeRecord, source: Path, findings: Findings) -> Iterator[
                 level_spacing=options.get("level_spacing"),
                 unsigned=bool(options.get("unsigned")),
             ),
+            resampling,
         )
     except (KeypatchError, TypeError) as error:
         findings.add("KP502", where, expected=f"a readable volume at {path}", found=error, within="source")
         yield None
         return
     with volume:
-        yield volume if _is_recorded(volume, record, where, findings) else None
+        yield volume if _is_recorded(volume, resampling, record, where, findings) else None
 
 
 def _is_within(path: Path, source: Path) -> bool:
@@ -123,15 +139,22 @@ def _is_link_of_source(path: Path, source: Path) -> bool:
     return path.is_symlink() and path.parent.resolve().is_relative_to(source.resolve())
 
 
-def _is_recorded(volume: Volume, record: VolumeRecord, where: str, findings: Findings) -> bool:
-    info = volume.info
-    if tuple(info.shape) != record.shape:
-        findings.add("KP503", where, expected=record.shape, found=tuple(info.shape), within="source")
+def _is_recorded(
+    volume: Volume, resampling: Resampling | None, record: VolumeRecord, where: str, findings: Findings
+) -> bool:
+    """Whether the file's header is the one that was read; a resampled volume's record says what that was."""
+    from keypatch.converters.resample import original  # noqa: PLC0415
+
+    info = original(volume)
+    shape = record.shape if resampling is None else resampling.source_shape
+    spacing = record.voxel_spacing if resampling is None else resampling.source_spacing
+    if tuple(info.shape) != shape:
+        findings.add("KP503", where, expected=shape, found=tuple(info.shape), within="source")
     if info.dtype.name != record.json.get("dtype"):
         findings.add("KP504", where, expected=record.json.get("dtype"), found=info.dtype.name, within="source")
-    if record.json.get("voxel_spacing_from") == "header" and info.voxel_spacing != record.voxel_spacing:
-        findings.add("KP505", where, expected=record.voxel_spacing, found=info.voxel_spacing, within="source")
-    return tuple(info.shape) == record.shape and info.dtype.name == record.json.get("dtype")
+    if record.json.get("voxel_spacing_from") == "header" and info.voxel_spacing != spacing:
+        findings.add("KP505", where, expected=spacing, found=info.voxel_spacing, within="source")
+    return tuple(info.shape) == shape and info.dtype.name == record.json.get("dtype")
 
 
 def _compare_volume(

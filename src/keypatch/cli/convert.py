@@ -38,6 +38,7 @@ SECTIONS = {
     "Sources": (
         "annotations",
         "voxel_spacing",
+        "resample_to",
         "volume_format",
         "array",
         "level_spacing",
@@ -125,6 +126,7 @@ class _Sectioned(click.Command):
 @_option("--chunk-shape", metavar="D,H,W", help="Inner chunks, for who reads windows.  [a patch, 2 to 8 MiB]")
 @_option("--shard-size", metavar="SIZE", help="Raw bytes of a shard at most.  [192MiB]")
 @_option("--voxel-spacing", metavar="Å", help="Of every volume, one number or z,y,x: declares or overrides it.")
+@_option("--resample-to", metavar="Å", help="Bring every volume to this spacing, one number or z,y,x.  [as they are]")
 @_option("--volume-format", metavar="NAME", help="Format of the volumes, if content shall not decide.")
 @_option("--array", metavar="PATH", help="Array inside a container of several.")
 @_option("--level-spacing", metavar="Å", help="Of a pyramid, the level nearest to this.")
@@ -298,6 +300,7 @@ def _as_json(plan: Plan, target: Path | None, digest: str | None) -> dict[str, A
         "store": None if target is None else str(target),
         "digest": digest,
         "volumes": len(plan.catalog.volumes),
+        "resampled": sum(volume.resampling is not None for volume in plan.catalog.volumes),
         "patches": {"total": layout.n_patches, **count_by_kind(plan)},
         "keypoints": len(plan.columns["keypoints/class_index"]),
         "annotations": _annotations_by_class(plan),
@@ -321,7 +324,7 @@ def _as_text(plan: Plan, target: Path | None, digest: str | None) -> str:
     text = printing.rows(
         [
             ("store", f"{target or '-'}" + ("" if digest else " (not written)")),
-            ("volumes", str(len(plan.catalog.volumes))),
+            ("volumes", _volumes_text(plan)),
             ("annotations", printing.counted(_annotations_by_class(plan))),
             ("patches", f"{layout.n_patches} ({printing.counted(count_by_kind(plan))})"),
             ("keypoints", f"{len(plan.columns['keypoints/class_index'])} as seen from the patches"),
@@ -336,6 +339,15 @@ def _as_text(plan: Plan, target: Path | None, digest: str | None) -> str:
     if plan.warnings:
         text += "\nwarnings\n" + "\n".join(f"  {warning}" for warning in plan.warnings)
     return text
+
+
+def _volumes_text(plan: Plan) -> str:
+    volumes, target = plan.catalog.volumes, plan.recipe.resample_to
+    if target is None:
+        return str(len(volumes))
+    n = sum(volume.resampling is not None for volume in volumes)
+    kept = f", {len(volumes) - n} as they are: they have this spacing" if n < len(volumes) else ""
+    return f"{len(volumes)} ({n} resampled to {'×'.join(f'{s:g}' for s in dict.fromkeys(target))} Å{kept})"
 
 
 def _array_text(shape: tuple[int, ...], dtype: object, n_bytes: int) -> str:

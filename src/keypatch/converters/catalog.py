@@ -19,6 +19,7 @@ from keypatch.converters.notes import Notes, Omission, row_items, some
 from keypatch.converters.pairing import Header, Pairing, Source
 from keypatch.converters.patterns import Match, expand
 from keypatch.converters.placing import place
+from keypatch.converters.resample import Resampling
 from keypatch.converters.suspicion import suspect
 from keypatch.errors import ReadError, UsageError
 from keypatch.formats.annotations import VolumeHint, read_annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from keypatch.converters.recipe import Recipe
-    from keypatch.geometry import Vector3
+    from keypatch.geometry import Shape3, Vector3
 
 DEFAULT_CLASS: Final = "keypoint"
 """Class of annotations where neither the file nor ``{class}`` names one."""
@@ -80,10 +81,11 @@ class CatalogVolume:
         id: Unique name.
         path: Where it is now.
         relative_path: From the folder that all volumes share, with slashes.
-        info: Its header.
-        voxel_spacing: Å, z, y, x, that counts.
-        voxel_spacing_from: "header", "flag" or "annotations".
-        points: Its annotations.
+        info: Its header; of a resampled volume as it is after that.
+        voxel_spacing: Å, z, y, x, that counts; of a resampled volume the new one.
+        voxel_spacing_from: "header", "flag" or "annotations": where that of the file is from.
+        points: Its annotations, on the grid that patches are cut on.
+        resampling: From the file's grid to that one; None where these are the same.
     """
 
     id: str
@@ -93,6 +95,12 @@ class CatalogVolume:
     voxel_spacing: Vector3
     voxel_spacing_from: str
     points: Points
+    resampling: Resampling | None = None
+
+    @property
+    def source_shape(self) -> Shape3:
+        """Voxels of the file, z, y, x."""
+        return self.info.shape if self.resampling is None else self.resampling.source_shape
 
 
 @dataclass(frozen=True)
@@ -273,20 +281,32 @@ def _volume(
             header.relative_path,
             f"shape {header.info.shape}, but the annotations say {hint.shape}; the volume's own counts",
         )
-    points = Points.concatenate([_place(header, group, spacing, classes, notes) for group in groups])
+    resampling = Resampling.towards(recipe.resample_to, header.match.path, header.info.shape, spacing)
+    points = Points.concatenate([_place(header, group, spacing, resampling, classes, notes) for group in groups])
     return CatalogVolume(
         id=header.id,
         path=header.match.path,
         relative_path=header.relative_path,
-        info=header.info,
-        voxel_spacing=spacing,
+        info=header.info if resampling is None else resampling.info(header.info),
+        voxel_spacing=spacing if resampling is None else resampling.spacing,
         voxel_spacing_from=origin,
         points=_without_duplicates(header, groups, points, notes),
+        resampling=resampling,
     )
 
 
-def _place(header: Header, group: _Group, spacing: Vector3, classes: tuple[str, ...], notes: Notes) -> Points:
-    """One group's points that can be used, in voxel-index coordinates."""
+def _place(
+    header: Header,
+    group: _Group,
+    spacing: Vector3,
+    resampling: Resampling | None,
+    classes: tuple[str, ...],
+    notes: Notes,
+) -> Points:
+    """One group's points that can be used, in voxel-index coordinates of the grid that patches are cut on.
+
+    All that a convention names (the volume's centre, its size, its spacing) is of the file, so that comes first.
+    """
     convention, rows, file = group.source.table.convention, group.rows, group.source.relative_path
     source = rows[["z", "y", "x"]].to_numpy(np.float64)
     coords = place(source, convention, spacing, header.info)
@@ -307,6 +327,12 @@ def _place(header: Header, group: _Group, spacing: Vector3, classes: tuple[str, 
         if hint:
             notes.warn(file, f"{int(outside.sum())} of {int(wanted.sum())} points lie outside {header.id}; {hint}")
     used = wanted & inside
+    if resampling is not None:
+        coords = resampling.coords(coords)
+        cut_off = used & ~geometry.inside(coords, resampling.shape)
+        items = row_items(file, row_numbers[cut_off])
+        notes.omit("annotations", "in the rest of a voxel that resampling cuts off at the far end of an axis", items)
+        used &= ~cut_off
     position = {name: k for k, name in enumerate(classes)}
     return Points(
         coords=coords[used],

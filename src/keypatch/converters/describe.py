@@ -30,6 +30,7 @@ def volume_records(plan: Plan, scalings: Sequence[Scaling]) -> list[dict[str, An
             "dtype": volume.info.dtype.name,
             "voxel_spacing": list(volume.voxel_spacing),
             "voxel_spacing_from": volume.voxel_spacing_from,
+            "resampling": None if volume.resampling is None else volume.resampling.to_json(),
             "fold": int(fold),
             "conventions": dict(volume.info.conventions) | _world(volume.info),
             "scaling": scaling.to_json(),

@@ -57,6 +57,7 @@ class Recipe:
         chunk_shape: Inner chunks of an image; None chooses 2 to 8 MiB.
         shard_size: Raw bytes of a shard at most.
         voxel_spacing: Å, each axis; declares or overrides that of every volume.
+        resample_to: Å, each axis; volumes of another spacing are resampled to this one. None leaves all as they are.
         array: See `VolumeOptions`, as the next three.
         level_spacing: Å.
         unsigned: MRC mode 0 as uint8.
@@ -98,6 +99,7 @@ class Recipe:
     chunk_shape: Shape3 | None = None
     shard_size: int = SHARD_BYTES
     voxel_spacing: Vector3 | None = None
+    resample_to: Vector3 | None = None
     array: str | None = None
     level_spacing: float | None = None
     unsigned: bool = False
@@ -295,6 +297,7 @@ _PARSERS: Final[dict[str, Callable[[str, object], Any]]] = {
     "chunk_shape": settings.shape,
     "shard_size": settings.size,
     "voxel_spacing": settings.vector,
+    "resample_to": settings.vector,
     "array": settings.text,
     "level_spacing": settings.positive,
     "unsigned": settings.switch,

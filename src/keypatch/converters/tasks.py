@@ -66,7 +66,14 @@ def volume_sources(plan: Plan, fingerprints: Mapping[str, Sequence[int]]) -> lis
     """How a worker gets at each volume of a plan."""
     paths = [volume.path.resolve() for volume in plan.catalog.volumes]
     return [
-        Source(volume.id, path, plan.recipe.volume_options, volume.info.shape, tuple(fingerprints[str(path)]))
+        Source(
+            id=volume.id,
+            path=path,
+            options=plan.recipe.volume_options,
+            shape=volume.source_shape,
+            resampling=volume.resampling,
+            fingerprint=tuple(fingerprints[str(path)]),
+        )
         for volume, path in zip(plan.catalog.volumes, paths, strict=True)
     ]
 

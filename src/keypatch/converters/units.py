@@ -14,10 +14,12 @@ from keypatch import gaussian
 from keypatch.converters.crop import Padding, cut
 from keypatch.converters.fingerprints import check_unchanged
 from keypatch.converters.journal import Journal, Work
+from keypatch.converters.opening import open_source
+from keypatch.converters.resample import Resampling, original
 from keypatch.converters.scaling import DEFAULT_PERCENTILES, Scaling, measure
 from keypatch.errors import KeypatchError, ReadError
 from keypatch.formats.store import StoreLayout, write_unit
-from keypatch.formats.volumes import Volume, VolumeOptions, open_volume
+from keypatch.formats.volumes import Volume, VolumeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +40,8 @@ class Source:
         id: For messages.
         path: Of the volume.
         options: For its reader.
-        shape: As planned; a volume that has another by now is refused.
+        shape: Of the file as planned; one that has another by now is refused.
+        resampling: To the grid that its patches are cut on, if that is another.
         fingerprint: Of the file when the build began, so that what a worker keeps open is never of an older one.
     """
 
@@ -46,6 +49,7 @@ class Source:
     path: Path
     options: VolumeOptions
     shape: Shape3
+    resampling: Resampling | None
     fingerprint: tuple[int, ...]
 
     def open(self) -> Volume:
@@ -54,13 +58,13 @@ class Source:
         Raises:
             ReadError: If it cannot be read, or has another shape by now.
         """
-        volume = open_volume(self.path, self.options)
-        if volume.info.shape != self.shape:
+        volume = open_source(self.path, self.options, self.resampling)
+        if original(volume).shape != self.shape:
             volume.close()
             raise ReadError.at(
                 self.path,
                 expected=f"a volume of {self.shape}, as planned",
-                found=str(volume.info.shape),
+                found=str(original(volume).shape),
                 hint="the file changed during the build: give --restart",
             )
         return volume
