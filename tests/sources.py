@@ -256,7 +256,9 @@ def write_portal(folder: Path, volumes: Mapping[str, Truth]) -> str:
     return str(folder / "{volume}" / "{class}-1.0_point.ndjson")
 
 
-def _star(path: Path, block: str, columns: Sequence[str], rows: Iterable[Sequence[object]], before: str = "") -> str:
+def write_star(
+    path: Path, block: str, columns: Sequence[str], rows: Iterable[Sequence[object]], before: str = ""
+) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     head = "\n".join(f"_{column} #{i}" for i, column in enumerate(columns, 1))
     body = "\n".join(" ".join(map(_cell, row)) for row in rows)
@@ -273,7 +275,7 @@ def write_relion5(folder: Path, volumes: Mapping[str, Truth]) -> str:
         [name, *((point[k] - known.array.shape[k] / 2) * known.spacing[k] for k in (2, 1, 0))]
         for name, known, point, _ in _rows(volumes)
     ]
-    _star(folder / "Picks" / "job004" / "particles.star", "particles", _CENTERED, rows)
+    write_star(folder / "Picks" / "job004" / "particles.star", "particles", _CENTERED, rows)
     tomograms = [
         [name, known.spacing[0] / 4, 4.0, *(4 * n for n in known.array.shape[::-1])] for name, known in volumes.items()
     ]
@@ -283,10 +285,10 @@ def write_relion5(folder: Path, volumes: Mapping[str, Truth]) -> str:
         "rlnTomoTomogramBinning",
         *(f"rlnTomoSize{a}" for a in "XYZ"),
     )
-    _star(folder / "Tomograms" / "job003" / "tomograms.star", "global", columns, tomograms)
+    write_star(folder / "Tomograms" / "job003" / "tomograms.star", "global", columns, tomograms)
     files = [["Picks/job004/particles.star", "Tomograms/job003/tomograms.star"]]
     columns = ("rlnTomoParticlesFile", "rlnTomoTomogramsFile")
-    return _star(folder / "Picks" / "job004" / "optimisation_set.star", "optimisation_set", columns, files)
+    return write_star(folder / "Picks" / "job004" / "optimisation_set.star", "optimisation_set", columns, files)
 
 
 def write_relion4(folder: Path, volumes: Mapping[str, Truth]) -> str:
@@ -297,13 +299,15 @@ def write_relion4(folder: Path, volumes: Mapping[str, Truth]) -> str:
     ]
     optics = f"data_optics\n\nloop_\n_rlnOpticsGroup #1\n_rlnTomoTiltSeriesPixelSize #2\n1 {pixel!r}\n\n"
     columns = ("rlnTomoName", *(f"rlnCoordinate{axis}" for axis in "XYZ"), "rlnOpticsGroup")
-    return _star(folder / "particles.star", "particles", columns, rows, optics)
+    return write_star(folder / "particles.star", "particles", columns, rows, optics)
 
 
 def write_relion3(folder: Path, volumes: Mapping[str, Truth]) -> str:
     """Voxels of the tomogram, named by its file, as Warp does."""
     rows = [[*(point[k] for k in (2, 1, 0)), f"{name}.mrc.tomostar"] for name, _, point, _ in _rows(volumes)]
-    return _star(folder / "warp.star", "", (*(f"rlnCoordinate{axis}" for axis in "XYZ"), "rlnMicrographName"), rows)
+    return write_star(
+        folder / "warp.star", "", (*(f"rlnCoordinate{axis}" for axis in "XYZ"), "rlnMicrographName"), rows
+    )
 
 
 ANNOTATION_WRITERS = {

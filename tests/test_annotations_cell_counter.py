@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.sources import Truth, assert_store_is_true, converted, truth, write_tiff
 
 from keypatch.errors import FormatError
 from keypatch.formats.annotations import AnnotationOptions, VolumeHint, read_annotations
@@ -121,3 +122,17 @@ def test_other_xml_under_the_forced_name(tmp_path):
     path.write_text('<!DOCTYPE a [<!ENTITY b "1">]><CellCounter_Marker_File>&b;</CellCounter_Marker_File>')
     with pytest.raises(FormatError, match="DOCTYPE"):
         read_annotations(path, options)
+
+
+def test_a_marker_file_finds_its_image_and_its_slices(tmp_path):
+    """End to end: the slice that ImageJ calls 1 is the volume's first."""
+    image = truth(3, n_points=0)
+    points = ((0.0, 5.0, 6.0), (19.0, 7.0, 8.0))
+    known = {name: Truth(image.array, points, ("1", "1")) for name in ("cells",)}
+    paths = [write_tiff(tmp_path / "cells", known["cells"]), write_tiff(tmp_path / "other", truth(4))]
+    markers = write(tmp_path, kind(1, *(marker(int(x), int(y), int(z) + 1) for z, y, x in points)), image="cells.tif")
+    report = converted(*paths, "-a", markers, "-o", tmp_path / "out.zarr", "--patch-shape", 8, "--ds-factor", 4)
+    assert [entry["reason"] for entry in report["left_out"]] == [
+        "no annotation file names them (--unannotated negative takes them as empty)"
+    ]
+    assert_store_is_true(tmp_path / "out.zarr", known, atol=1e-9)
