@@ -104,10 +104,76 @@ def write_relion5_layout(folder: Path) -> Mapping[str, Truth]:
     return volumes
 
 
+def write_dynamo_layout(folder: Path) -> Mapping[str, Truth]:
+    """35 columns, voxels from 1, a part of each position in its shift; the list has paths of another machine."""
+    volumes = known(("TS_01", "TS_03"), names=("1", "2"), dtype=np.float32)
+    (folder / "tomograms").mkdir()
+    rows = []
+    for number, (name, volume) in enumerate(volumes.items(), 1):
+        write_mrc(folder / "tomograms" / name, volume)
+        for (z, y, x), own in zip(volume.points, volume.names, strict=True):
+            columns = {4: 0.25, 5: -0.5, 6: 1.0, 20: number, 22: own, 24: x + 0.75, 25: y + 1.5, 26: z}
+            rows.append(" ".join(str(columns.get(column, 0)) for column in range(1, 36)))
+    (folder / "particles.tbl").write_text("\n".join(rows) + "\n")
+    (folder / "tomograms.vll").write_text("".join(f"/cluster/project/tomograms/{name}.mrc\n" for name in volumes))
+    return volumes
+
+
+LUNA16_UID = "1.3.6.1.4.1.14519.5.2.1.6279.6001.{:039d}"
+
+
+def write_luna16_layout(folder: Path) -> Mapping[str, Truth]:
+    """Scans of shorts in two subsets, each turned or mirrored in its own way; the last has no nodule."""
+    spacing_mm, rows, volumes = np.array([2.5, 0.75, 0.75]), [], {}
+    turns = [np.eye(3), np.diag([-1.0, -1.0, 1.0]), np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]])]
+    for number in range(10):
+        uid = LUNA16_UID.format(number)
+        spacing = (2.5e7, 0.75e7, 0.75e7)
+        scan = truth(number, names=("nodule",), dtype=np.int16, spacing=spacing, n_points=0 if number == 9 else 2)
+        turn, offset = turns[number % 3], np.array([-180.5, -210.25, -300.0 + number])
+        _write_mhd(folder / f"subset{number % 2}" / f"{uid}.mhd", scan.array, spacing_mm[::-1], turn, offset)
+        for point in scan.points:
+            world = offset + turn @ (spacing_mm * point)[::-1]
+            rows.append([uid, *(repr(float(value)) for value in world), "5.65"])
+        volumes[uid] = scan
+    lines = ["seriesuid,coordX,coordY,coordZ,diameter_mm", *(",".join(row) for row in rows)]
+    (folder / "annotations.csv").write_text("\n".join(lines) + "\n")
+    return volumes
+
+
+def _write_mhd(
+    path: Path,
+    array: np.ndarray,
+    spacing_xyz: np.ndarray,
+    turn_xyz: np.ndarray,
+    offset_xyz: np.ndarray,
+) -> None:
+    """A header of text and bare voxels; ITK keeps each axis' direction in three numbers that follow each other."""
+    path.parent.mkdir(exist_ok=True)
+    header = {
+        "ObjectType": "Image",
+        "NDims": 3,
+        "BinaryData": True,
+        "BinaryDataByteOrderMSB": False,
+        "CompressedData": False,
+        "TransformMatrix": " ".join(repr(float(value)) for value in turn_xyz.T.ravel()),
+        "Offset": " ".join(repr(float(value)) for value in offset_xyz),
+        "CenterOfRotation": "0 0 0",
+        "ElementSpacing": " ".join(repr(float(value)) for value in spacing_xyz),
+        "DimSize": " ".join(map(str, array.shape[::-1])),
+        "ElementType": "MET_SHORT",
+        "ElementDataFile": path.with_name(path.name.removesuffix(".mhd") + ".raw").name,
+    }
+    path.write_text("".join(f"{key} = {value}\n" for key, value in header.items()))
+    path.with_name(header["ElementDataFile"]).write_bytes(array.astype("<i2").tobytes())
+
+
 LAYOUTS: dict[str, Callable[[Path], Mapping[str, Truth]]] = {
     "byu": write_byu_layout,
     "czii": write_czii_layout,
     "data_portal": write_data_portal_layout,
     "relion5": write_relion5_layout,
+    "dynamo": write_dynamo_layout,
+    "luna16": write_luna16_layout,
 }
 """Name of the recipe to what writes its layout; gives the volumes by the id that they get in the store."""

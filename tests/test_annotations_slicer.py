@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.sources import converted
 
 from keypatch.errors import FormatError, UsageError
 from keypatch.formats.annotations import AnnotationOptions, LeftOut, read_annotations
+from keypatch.formats.store import Store
 
 AFIDS = "matched/afids_mni/tpl-MNI152NLin2009cAsym_afids"
 COLUMNS = "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
@@ -59,6 +61,25 @@ def test_the_real_landmarks_are_the_same_in_both_files(real_data):
         assert table.points["class_name"].isna().all()
         assert table.points["source_row"].tolist() == list(range(32))
         assert (table.left_out, table.warnings, dict(table.volumes)) == ((), (), {})
+
+
+@pytest.mark.parametrize("suffix", ["fcsv", "json"])
+def test_the_real_landmarks_in_the_real_brain(real_data, tmp_path, suffix):
+    """End to end, against nibabel's affine map, which is RAS as the landmarks are."""
+    nibabel = pytest.importorskip("nibabel")
+    brain = real_data / f"{AFIDS.removesuffix('afids')}res-02_T1w.nii.gz"
+    entries = json.loads((real_data / f"{AFIDS}.json").read_text())["markups"][0]["controlPoints"]
+    ras = np.array([entry["position"] for entry in entries])
+    expected = nibabel.affines.apply_affine(np.linalg.inv(nibabel.load(brain).affine), ras)[:, ::-1]
+    out = tmp_path / "out.zarr"
+    report = converted(
+        *(brain, "-a", real_data / f"{AFIDS}.{suffix}", "-o", out, "--columns", "class=description"),
+        *("--patch-shape", 16, "--ds-factor", 4, "--jitter", 0),
+    )
+    assert report["left_out"] == []
+    assert len(report["annotations"]) == 32
+    found = Store(out).annotations.sort_values("source_row")[["z", "y", "x"]].to_numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("suffix", ["fcsv", "json"])
