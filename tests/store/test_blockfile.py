@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -105,16 +106,23 @@ def test_a_system_that_takes_less_than_a_block(tmp_path, monkeypatch):
     assert sha256 == hashlib.sha256(whole).digest()
 
 
+def fill(file, n_blocks):
+    for _ in range(int(2 * n_blocks)):
+        file.write(bytes(BLOCK // 2))
+    file.finish()
+
+
 @pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("n_blocks", [0.5, 1, 2, 20])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-def test_the_reason_of_a_write_that_fails_is_told(tmp_path, monkeypatch, number):
+def test_the_reason_of_a_write_that_fails_is_told(tmp_path, monkeypatch, number, n_blocks):
     def fails(descriptor, data):
         raise OSError(number, os.strerror(number))
 
     file = BlockFile(tmp_path / "a")
     monkeypatch.setattr(os, "write", fails)
     with pytest.raises(OSError, match=os.strerror(number)) as caught:
-        file.write(bytes(2 * BLOCK))
+        fill(file, n_blocks)
     assert caught.value.errno == number
     file.close()
     file.close()
@@ -140,3 +148,21 @@ def test_a_file_that_is_there_is_replaced(tmp_path):
     (tmp_path / "a").write_bytes(bytes(10**6))
     written(tmp_path / "a", [b"short"])
     assert (tmp_path / "a").read_bytes() == b"short"
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_slow_disk_gets_every_block_in_order(tmp_path, monkeypatch):
+    """The blocks that are filled while the disk is busy are others than those it still has to take."""
+    real = os.write
+
+    def slowly(descriptor, data):
+        copied = bytes(data)
+        time.sleep(0.005)
+        assert bytes(data) == copied
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", slowly)
+    whole = np.random.default_rng(1).integers(0, 256, 12 * BLOCK + 99, np.uint8, endpoint=False).tobytes()
+    sha256, _ = written(tmp_path / "a", [whole[at : at + 7000] for at in range(0, len(whole), 7000)])
+    assert (tmp_path / "a").read_bytes() == whole
+    assert sha256 == hashlib.sha256(whole).digest()
