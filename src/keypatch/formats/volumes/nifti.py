@@ -27,7 +27,7 @@ from keypatch.formats.volumes.reader import (
     volume_dtype,
     volume_shape,
 )
-from keypatch.formats.volumes.world import RAS_TO_LPS, placed, seven_digits, turned
+from keypatch.formats.volumes.world import RAS_TO_LPS, placed, rounded, shortest_single, turned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,7 +225,7 @@ def _placed(
         raise FormatError.at(path, expected="a known unit of length", found=found)
     if not any(code > 0 for code in codes.values()):
         warn.append("neither sform nor qform is set: the file has no world coordinates")
-        sizes = (angstrom * abs(seven_digits(float(header["pixdim"][axis]))) for axis in (3, 2, 1))
+        sizes = (angstrom * abs(shortest_single(float(header["pixdim"][axis]))) for axis in (3, 2, 1))
         return declared_spacing(sizes, warn, "the header (pixdim)"), None, details | {"affine_from": None}
     source = "sform" if codes["sform_code"] > 0 else "qform"
     with library_errors(path, f"a {source} that is an affine map"):
@@ -235,7 +235,7 @@ def _placed(
     scale = np.diag([angstrom, angstrom, angstrom, 1.0])
     spacing, world = placed(turned(scale @ RAS_TO_LPS @ affine), warn, f"the header ({source})")
     if spacing is not None:
-        z, y, x = map(seven_digits, spacing)
+        z, y, x = (rounded(shortest_single(length / angstrom) * angstrom) for length in spacing)
         spacing = (z, y, x)
     return spacing, world, details | {"affine_from": source}
 

@@ -73,6 +73,11 @@ def rounded(length: float) -> float:
     return float(f"{length:.12g}")
 
 
+def shortest_single(value: float) -> float:
+    """The number with the fewest digits that is nearest to this float32: 13.48 where it holds 13.479999542."""
+    return float(str(np.float32(value)))
+
+
 def seven_digits(value: float) -> float:
-    """What a float32 of a header was before it became one: 13.48 where it holds 13.479999542."""
+    """What float32 of a header give once divided: 13.48 where the arithmetic gives 13.479999542."""
     return float(f"{value:.7g}")
