@@ -117,8 +117,12 @@ def write_big_endian_metaimage(folder, array):
     return path
 
 
-def write_em(folder, array, **parameters):
-    emfile.write(folder / "v.em", array, {"OBJ": 10_000, **parameters})
+def write_em(folder, array):
+    """emfile 0.3 puts a parameter that it is given in front of the comment, so 10 Å go in by hand."""
+    emfile.write(folder / "v.em", array)
+    with (folder / "v.em").open("r+b") as file:
+        file.seek(120)
+        file.write((10_000).to_bytes(4, "little"))
     return folder / "v.em"
 
 

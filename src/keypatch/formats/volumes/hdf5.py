@@ -286,9 +286,8 @@ def _axes(path: Path, dataset: H5, warn: list[str]) -> Axes:
         names = ["-"] * len(shape)
         for position, name in zip(longer, SPATIAL, strict=True):
             names[position] = name
-        warn.append(
-            f"the dataset does not name its axes {' x '.join(map(str, shape))}; the longer were taken for z, y, x"
-        )
+        described = " x ".join(map(str, shape))
+        warn.append(f"the dataset does not name its axes ({described}); those longer than 1 were taken for z, y, x")
         return Axes(tuple(names), "assumed")
     volume_shape(path, shape)
     if not dialects.has_fixed_axes(dataset):

@@ -175,12 +175,13 @@ def _header(path: Path) -> tuple[Header, bool]:
         raise FormatError.at(path, expected="a NIfTI header", found="no magic of NIfTI", hint=hint)
     size = {number: size for size, number in _SIZES.items()}[version]
     require_bytes(path, needed=size, found=len(raw), what="of NIfTI header")
+    byte_order = {size.to_bytes(4, "little"): "<", size.to_bytes(4, "big"): ">"}.get(raw[:4])
+    if byte_order is None:
+        raise FormatError.at(path, expected=f"sizeof_hdr = {size}", found=f"{raw[:4].hex(' ')}")
     kind = nibabel.Nifti1Header if version == 1 else nibabel.Nifti2Header
     with library_errors(path, "a NIfTI header"):
         # Without nibabel's check, which mends in silence or prints; what is wrong is found below.
-        header = kind(raw[:size], check=False)
-    if int(header["sizeof_hdr"]) != size:
-        raise FormatError.at(path, expected=f"sizeof_hdr = {size}", found=f"{int(header['sizeof_hdr'])}")
+        header = kind(raw[:size], endianness=byte_order, check=False)
     return header, _MAGICS[raw[_MAGIC_AT[version]]]
 
 

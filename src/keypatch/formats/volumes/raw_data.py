@@ -9,6 +9,7 @@ import bz2
 import gzip
 import math
 import zlib
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
@@ -33,7 +34,9 @@ _LARGEST_FACTOR: dict[Packing, int] = {"gzip": 1032, "zlib": 1032, "bzip2": 45_9
 """By which decompression can enlarge: deflate by 1032 (https://zlib.net/zlib_tech.html); a block of bzip2 has at least
 32 bytes and at most 900 000, five of which may stand for a run of 255."""
 
-_PIECE_BYTES = 2**24
+_PIECE_BYTES = 2**22
+_REST_BYTES = 2**26
+"""That are decompressed after the voxels, in search of the end."""
 
 _ANY_DEFLATE = zlib.MAX_WBITS | 32
 """zlib's word for "a zlib or a gzip header, as it comes"."""
@@ -140,7 +143,8 @@ class PackedVolume(VolumeReader):
             for piece in _pieces(stream, data.nbytes):
                 voxels[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
                 filled += len(piece)
-            stream.read(1)  # the checksums are compared only once the end is reached
+            # The checksums are compared only once the end is reached, to which a damaged stream may be far.
+            deque(_pieces(stream, _REST_BYTES), maxlen=0)
         require_bytes(data.path, needed=data.offset + data.nbytes, found=head + filled, what="once decompressed")
         return voxels
 
