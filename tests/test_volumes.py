@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import tracemalloc
 import warnings
 from pathlib import Path
 
+import h5py
 import mrcfile
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ import tifffile
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.volume_cases import CASES, files_of, sample, write_mrc, write_npy
+from tests.volume_cases import CASES, files_of, sample, write_em, write_mrc, write_nifti, write_npy
 
 from keypatch.errors import FormatError, KeypatchError, ReadError, UsageError
 from keypatch.formats.volumes import FORMATS, VolumeOptions, detect_format, open_volume, reader, volume_stem
@@ -311,7 +313,49 @@ def sparse_zarr(folder):
     return folder / "big.zarr"
 
 
-@pytest.mark.parametrize("make", [sparse_npy, sparse_mrc, sparse_tiff, sparse_zarr])
+def stretched(path, header_bytes, edits):
+    """A file of one small volume, whose header then promises 4 GiB of holes."""
+    with path.open("r+b") as file:
+        for at, layout, *values in edits:
+            file.seek(at)
+            file.write(struct.pack(layout, *values))
+        file.truncate(header_bytes + 4 * 2**30)
+    return path
+
+
+def sparse_nifti(folder):
+    return stretched(write_nifti(folder, np.zeros((2, 2, 2), np.int16)), 352, [(42, "<3h", 1024, 1024, 2048)])
+
+
+def sparse_em(folder):
+    return stretched(write_em(folder, np.zeros((2, 2, 2), np.int16)), 512, [(4, "<3i", 1024, 1024, 2048)])
+
+
+def sparse_metaimage(folder):
+    header = b"NDims = 3\nDimSize = 1024 1024 2048\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    (folder / "big.mha").write_bytes(header)
+    return stretched(folder / "big.mha", len(header), [])
+
+
+def sparse_nrrd(folder):
+    header = b"NRRD0004\ntype: int16\ndimension: 3\nsizes: 1024 1024 2048\nendian: little\nencoding: raw\n\n"
+    (folder / "big.nrrd").write_bytes(header)
+    return stretched(folder / "big.nrrd", len(header), [])
+
+
+def sparse_hdf5(folder):
+    with h5py.File(folder / "big.h5", "w") as file:
+        file.create_dataset("v", (2048, 1024, 1024), "i2", chunks=(64, 64, 64), compression="gzip")[0, 0, 0] = 1
+    return folder / "big.h5"
+
+
+SPARSE = [
+    sparse_npy, sparse_mrc, sparse_tiff, sparse_zarr, sparse_nifti, sparse_em, sparse_metaimage, sparse_nrrd,
+    sparse_hdf5,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", SPARSE)
 def test_a_region_of_4_gib_costs_a_region(tmp_path, make):
     path = make(tmp_path)
     tracemalloc.start()

@@ -130,7 +130,7 @@ class _Sectioned(click.Command):
 @_option("--volume-format", metavar="NAME", help="Format of the volumes, if content shall not decide.")
 @_option("--array", metavar="PATH", help="Array inside a container of several.")
 @_option("--level-spacing", metavar="Å", help="Of a pyramid, the level nearest to this.")
-@_switch("--unsigned", help="Read MRC mode 0 as uint8.")
+@_switch("--unsigned", help="Read MRC mode 0 and bytes of EM as uint8.")
 @_option("--format", metavar="NAME", help="Format of the annotations, if content shall not decide.")
 @_option("--unit", metavar="UNIT", help="Of the coordinates: voxel, angstrom, nm, um, mm or fraction.")
 @_option("--axis-order", metavar="ORDER", help="What the source's three values are, such as zyx.")

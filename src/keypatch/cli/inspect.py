@@ -25,7 +25,7 @@ SHEET_PATCHES = 20
 @click.option("--png", type=click.Path(path_type=Path), help="Draw the patch, or a sheet of the store, into this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--array", help="Array inside a container of several.")
-@click.option("--unsigned", is_flag=True, help="Read MRC mode 0 as uint8.")
+@click.option("--unsigned", is_flag=True, help="Read MRC mode 0 and bytes of EM as uint8.")
 @click.option("--volume-format", metavar="NAME", help="Read as a volume of this format.")
 @click.option("--format", "annotation_format", metavar="NAME", help="Read as annotations of this format.")
 @click.option("--columns", multiple=True, metavar="ROLE=NAME,…", help="A table's columns: z=NAME,y=NAME,x=NAME.")

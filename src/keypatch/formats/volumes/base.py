@@ -27,7 +27,7 @@ class VolumeOptions:
         format: Name of the format, when the content shall not decide.
         array: Path of the array inside a container of several (Zarr, HDF5).
         level_spacing: Å; of the levels of a pyramid, take the one whose spacing is nearest.
-        unsigned: Read MRC mode 0 as uint8, not int8.
+        unsigned: Read MRC mode 0, and bytes of EM, as uint8, not int8.
     """
 
     format: str | None = None

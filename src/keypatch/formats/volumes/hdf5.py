@@ -149,7 +149,9 @@ def _candidates(h5py: H5, file: H5) -> dict[str, tuple[int, ...]]:
     """Shapes of the datasets that can be volumes, by name; links are not followed."""
     found: dict[str, tuple[int, ...]] = {}
 
-    def look(name: str, node: H5) -> bool | None:
+    def look(name: str | bytes, node: H5) -> bool | None:
+        if isinstance(name, bytes):
+            return None  # no UTF-8: a name that nobody can give
         shape = tuple(getattr(node, "shape", None) or ())
         longer = sum(n != 1 for n in shape)
         if isinstance(node, h5py.Dataset) and node.dtype.kind in "iufb" and len(shape) >= 3 >= longer:
@@ -189,7 +191,7 @@ def _soft_target(h5py: H5, path: Path, file: H5, group_name: str, step: str) -> 
     """Where a member of a group leads inside the file, if it is a link; None if it is the thing itself."""
     with library_errors(path, f"a readable group {group_name}"):
         group = file[group_name]
-        members = list(group) if isinstance(group, h5py.Group) else []
+        members = [str(member) for member in group] if isinstance(group, h5py.Group) else []
     if step not in members:
         some = ", ".join(members[:_MOST_LISTED]) or "nothing"
         raise FormatError.at(path, expected=f"{step!r} in {group_name}", found=some, hint="choose with --array")
@@ -208,7 +210,7 @@ def _soft_target(h5py: H5, path: Path, file: H5, group_name: str, step: str) -> 
 def _dataset_at(h5py: H5, path: Path, file: H5, name: str) -> str:
     with library_errors(path, f"a dataset {name!r}"):
         node = file[name]
-        members = list(node) if isinstance(node, h5py.Group) else []
+        members = [str(member) for member in node] if isinstance(node, h5py.Group) else []
     if not isinstance(node, h5py.Dataset):
         hint = f"choose one of its members with --array: {', '.join(members[:_MOST_LISTED])}" if members else ""
         raise FormatError.at(path, expected=f"a dataset {name!r}", found="a group", hint=hint)
