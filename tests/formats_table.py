@@ -28,8 +28,8 @@ where that has none of a format, "made" marks a file that the test writes.
 (`--unit`, `--axis-order`, `--zero`, `--index-base`). Unit, axes and zero are those of the file that is shown;
 a header may say others (RELION's versions, units in a table's header, RAS or LPS), and `keypatch inspect FILE` shows
 what was read of a file of yours. "Extra" is what to install, for TIFF, slices and tables only where a file is
-compressed or Parquet. Formats are told by content; the name is for `--volume-format` and `--format`. Formats of your own:
-[new-format.md](new-format.md).
+compressed or Parquet. Formats are told by content; the name is for `--volume-format` and `--format`. Formats of your
+own: [new-format.md](new-format.md).
 """
 
 VOLUME_COLUMNS = (
