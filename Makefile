@@ -4,13 +4,14 @@ VENV ?= .venv
 DEMO ?= demo
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint unit bench soak clean
+.PHONY: help demo test lint unit bench soak mutate-sources clean
 
 help:
 	@echo "make demo   make small tomograms, convert, validate and picture them, in $(DEMO)/"
 	@echo "make test   lint, type-check and run the tests"
 	@echo "make bench  time building and reading against a floor and other libraries, in bench.json"
 	@echo "make soak   kill builds 100 times at random moments"
+	@echo "make mutate-sources   damage the real files 10 000 times and read them"
 	@echo "make clean  remove the virtual environment and the demo"
 
 $(BIN)/python:
@@ -60,6 +61,9 @@ bench: $(VENV)/.installed-bench
 
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/kill_builds.py --times 100
+
+mutate-sources: $(VENV)/.installed-test
+	$(BIN)/python tests/soak/mutate_sources.py --times 10000
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -11,6 +11,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from keypatch.errors import FormatError, KeypatchError, ReadError, UsageError
 from keypatch.formats.volumes import em, hdf5, metaimage, mrc, nifti, npy, nrrd, slices, tiff, zarr_volume
 from keypatch.formats.volumes.base import Peek, VolumeOptions
@@ -150,7 +152,9 @@ def open_volume(path: Path | str, options: VolumeOptions = VolumeOptions()) -> V
     volume_format = detect_format(where, options)
     if options.format is not None:
         peek(where)  # a missing or empty file is told as such, whatever format was asked for
-    return volume_format.open_volume(where, options)
+    # Numbers of a damaged header that overflow become infinite, which the readers refuse with a line of their own.
+    with np.errstate(all="ignore"):
+        return volume_format.open_volume(where, options)
 
 
 def volume_stem(path: Path | str, formats: Iterable[str] = ()) -> str:
