@@ -120,11 +120,11 @@ def validate(
     return run(path, depth=depth, source=source, subset=subset)
 
 
-def stats(path: str | PathLike[str], sample: int | None = None, seed: int = 0) -> StoreStats:
+def stats(path: str | PathLike[str], sample: int | None = None, seed: int = 0, *, every: bool = False) -> StoreStats:
     """Count what a store holds and what it saves; see `keypatch.audit.stats.stats`."""
     from keypatch.audit.stats import stats as run  # noqa: PLC0415
 
-    return run(path, sample=sample, seed=seed)
+    return run(path, sample=sample, seed=seed, every=every)
 
 
 def _listed(paths: str | PathLike[str] | Sequence[str | PathLike[str]]) -> list[str]:

@@ -92,6 +92,7 @@ class FullGaussian:
         compressed: Bytes, in chunks like the image's.
         ratio_raw: (image + this) / (image + stored Gaussian + tables), all raw.
         ratio_on_disk: The same of what lies on the disk; its interval comes from ``compressed``.
+        ratio_in_memory: (image + this) / (image + coarse Gaussian + keypoints) of one patch when loaded.
         gaussian_ratio_raw: This / stored Gaussian, raw; None where none is stored.
         gaussian_ratio_on_disk: The same on the disk.
     """
@@ -102,8 +103,31 @@ class FullGaussian:
     compressed: Estimate
     ratio_raw: float
     ratio_on_disk: Estimate
+    ratio_in_memory: float
     gaussian_ratio_raw: float | None
     gaussian_ratio_on_disk: float | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step on the way from the sources' voxels and full-resolution Gaussians to what lies on the disk.
+
+    Attributes:
+        name: "sources", "gaussian", "dtype", "codec" or "tables"; the first is where the way begins.
+        image: Bytes of the images after it.
+        target: Bytes of the targets after it.
+        rest: Bytes of tables and metadata after it; 0 up to the last step.
+    """
+
+    name: str
+    image: int
+    target: int
+    rest: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.image + self.target + self.rest
 
 
 @dataclass(frozen=True)
@@ -115,12 +139,16 @@ class Savings:
         image_codec: Raw / compressed bytes of the images.
         gaussian_codec: The same of the stored Gaussians; None where none are stored.
         gaussian_grid: Values of the full-resolution target / of the coarse one: the product of ``ds_factor``.
+        steps: The same in bytes, one cause after the other: the images in their sources' dtypes with full-resolution
+            targets in float32, then the coarse target in their place, then the stored dtype, then the codec, and
+            last the tables that all this needs.
     """
 
     dtype: float
     image_codec: float
     gaussian_codec: float | None
     gaussian_grid: int
+    steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True)
@@ -188,7 +216,9 @@ def measure_parts(store: Store) -> tuple[Part, ...]:
     return tuple(Part(name, raw[name], on_disk[name], allocated[name] if blocks_known else None) for name in raw)
 
 
-def compare_with_full(store: Store, parts: Sequence[Part], sample: int | None, seed: int) -> tuple[FullGaussian, ...]:
+def compare_with_full(
+    store: Store, parts: Sequence[Part], sample: int | None, seed: int, *, every: bool = False
+) -> tuple[FullGaussian, ...]:
     """Render, compress and count the full-resolution targets in the image's dtype, float16 and float32.
 
     Args:
@@ -196,6 +226,7 @@ def compare_with_full(store: Store, parts: Sequence[Part], sample: int | None, s
         parts: Of the store.
         sample: Patches that are drawn; None takes all where that is little work, else `SAMPLE`.
         seed: Of the draw.
+        every: Take all patches, however much work that is.
 
     Raises:
         StoreError: If a patch cannot be read, or `image` is not in the schema's shards.
@@ -204,7 +235,8 @@ def compare_with_full(store: Store, parts: Sequence[Part], sample: int | None, s
     chain, chunk_shape = _image_chunks(store)
     dtypes = [np.dtype(name) for name in dict.fromkeys((store.image_array.dtype.name, "float16", "float32"))]
     encoders = [_Encoder(_chains(chain, dtype), dtype, chunk_shape, store.patch_shape) for dtype in dtypes]
-    sizes = np.array([_compressed_sizes(store, int(i), encoders) for i in _drawn(store, sample, seed)], np.float64)
+    drawn = np.arange(len(store)) if every else _drawn(store, sample, seed)
+    sizes = np.array([_compressed_sizes(store, i, encoders) for i in drawn.tolist()], np.float64)
     candidates = [(encoder.dtype, chain) for encoder in encoders for chain in encoder.chains]
     return tuple(
         _compared(store, parts, dtype, describe_chain(chain), _total(sizes[:, k], len(store)))
@@ -215,15 +247,33 @@ def compare_with_full(store: Store, parts: Sequence[Part], sample: int | None, s
 def find_savings(store: Store, parts: Sequence[Part]) -> Savings:
     """See `Savings`."""
     by_name = {part.name: part for part in parts}
-    itemsizes = np.array([np.dtype(record["dtype"]).itemsize for record in store.volume_records])
+    itemsizes = np.array([_source_itemsize(store, record) for record in store.volume_records])
     source_bytes = int(itemsizes[store.table("patches/volume_index")].sum()) * math.prod(store.patch_shape)
     image, target = by_name[IMAGE], by_name.get(GAUSSIAN)
+    full = len(store) * len(store.classes) * math.prod(store.patch_shape) * np.dtype(np.float32).itemsize
+    target_raw, target_on_disk = (0, 0) if target is None else (target.raw, target.on_disk)
+    rest = sum(part.on_disk for part in parts) - image.on_disk - target_on_disk
     return Savings(
         dtype=source_bytes / image.raw,
         image_codec=image.raw / image.on_disk,
         gaussian_codec=None if target is None else target.raw / target.on_disk,
         gaussian_grid=math.prod(store.ds_factor),
+        steps=(
+            Step("sources", source_bytes, full),
+            Step("gaussian", source_bytes, target_raw),
+            Step("dtype", image.raw, target_raw),
+            Step("codec", image.on_disk, target_on_disk),
+            Step("tables", image.on_disk, target_on_disk, rest),
+        ),
     )
+
+
+def _source_itemsize(store: Store, record: Mapping[str, Any]) -> int:
+    try:
+        return int(np.dtype(record["dtype"]).itemsize)
+    except (KeyError, TypeError) as error:
+        found = repr(record.get("dtype"))[:40]
+        raise StoreError.at(f"{store.path}/volumes", expected="a dtype for each volume", found=found) from error
 
 
 def loaded_bytes(store: Store) -> PatchMemory:
@@ -330,6 +380,9 @@ def _compared(
     raw = len(store) * len(store.classes) * math.prod(store.patch_shape) * dtype.itemsize
     ours_raw, ours_on_disk = sum(part.raw for part in parts), sum(part.on_disk for part in parts)
 
+    memory = loaded_bytes(store)
+    loaded_full = memory.image + memory.full_gaussian[dtype.name]
+
     def ratio(size: float) -> float:
         return (image.on_disk + size) / ours_on_disk
 
@@ -342,6 +395,7 @@ def _compared(
         ratio_on_disk=replace(
             compressed, value=ratio(compressed.value), low=ratio(compressed.low), high=ratio(compressed.high)
         ),
+        ratio_in_memory=loaded_full / (memory.image + memory.gaussian + memory.keypoints),
         gaussian_ratio_raw=None if target is None else raw / target.raw,
         gaussian_ratio_on_disk=None if target is None else compressed.value / target.on_disk,
     )

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keypatch import geometry
+from keypatch.audit.counts import (
+    BorderDistances,
+    ClassCounts,
+    FoldCounts,
+    KeypointRows,
+    border_distances,
+    count_classes,
+    count_folds,
+    histogram,
+    named_counts,
+)
+from keypatch.audit.coverage import Uncovered, VolumeOverlap, find_overlap, find_uncovered
+from keypatch.audit.intensity import VolumeIntensity, measure_intensity
 from keypatch.audit.jsonable import jsonable
 from keypatch.audit.savings import (
     FullGaussian,
@@ -21,38 +33,13 @@ from keypatch.audit.savings import (
     local_folder,
     measure_parts,
 )
+from keypatch.audit.timing import TargetTiming, time_targets
+from keypatch.errors import UsageError
 from keypatch.formats.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
-
-    from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class ClassCounts:
-    """What there is of one class.
-
-    Attributes:
-        annotations: Of the sources' volumes.
-        in_no_patch: Of these, those that lie inside no patch's box.
-        out_of_reach: Of these, those that no patch has even as a keypoint beyond its box.
-        keypoints: Rows of keypoints/; an annotation counts once for each patch that has it.
-        inside: Of these, those inside the box of their patch.
-        outside: The others, whose Gaussians reach in.
-        patches: Patches with one inside, or more.
-        per_patch: Keypoints inside a patch to the number of such patches.
-    """
-
-    annotations: int
-    in_no_patch: int
-    out_of_reach: int
-    keypoints: int
-    inside: int
-    outside: int
-    patches: int
-    per_patch: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -69,11 +56,17 @@ class StoreStats:
         patches_by_fold: By the fold's number; empty where there are no folds.
         patches_by_volume: Every volume by its id, in the store's order.
         classes: By name, in the store's order.
+        folds: What each fold holds, by its number.
         keypoints_per_patch: Keypoints inside a patch, of any class, to the number of such patches.
+        borders: How far keypoints lie from the border of their patch.
+        uncovered: Every annotation that lies in no patch.
+        overlap: How the patches of each volume lie over each other.
+        intensity: The stored voxels of each volume.
         parts: Bytes of each part; their sums are the whole store.
         full_gaussian: What "patch + full-resolution Gaussian" would take, by dtype.
         savings: Where the saving comes from.
         memory: Of one patch when loaded.
+        timing: Reading a target against rendering it; the only figures that differ from run to run.
     """
 
     path: str
@@ -85,11 +78,17 @@ class StoreStats:
     patches_by_fold: Mapping[int, int]
     patches_by_volume: Mapping[str, int]
     classes: Mapping[str, ClassCounts]
+    folds: Mapping[int, FoldCounts]
     keypoints_per_patch: Mapping[int, int]
+    borders: BorderDistances
+    uncovered: tuple[Uncovered, ...]
+    overlap: tuple[VolumeOverlap, ...]
+    intensity: tuple[VolumeIntensity, ...]
     parts: tuple[Part, ...]
     full_gaussian: tuple[FullGaussian, ...]
     savings: Savings
     memory: PatchMemory
+    timing: TargetTiming
 
     @property
     def raw(self) -> int:
@@ -104,74 +103,54 @@ class StoreStats:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         result: dict[str, Any] = jsonable(self)
+        shares = [
+            {"covered_share": volume.covered_share, "shared_share": volume.shared_share} for volume in self.overlap
+        ]
+        result["overlap"] = [entry | share for entry, share in zip(result["overlap"], shares, strict=True)]
         return result | {"raw": self.raw, "on_disk": self.on_disk}
 
 
-def stats(path: str | PathLike[str], sample: int | None = None, seed: int = 0) -> StoreStats:
+def stats(path: str | PathLike[str], sample: int | None = None, seed: int = 0, *, every: bool = False) -> StoreStats:
     """Count what a store holds, and measure what it saves against full-resolution Gaussians.
 
     Args:
         path: A store in a local folder.
-        sample: Patches whose full-resolution Gaussians are rendered and compressed; None takes all where that is
-            little work, else a sample. A sample's totals have a 95 % interval.
+        sample: Patches whose full-resolution Gaussians are rendered and compressed, and as many whose voxels are
+            counted; None takes all where that is little work, else a sample. A sample's totals have a 95 % interval.
         seed: Of the sample.
+        every: Take all patches, however much work that is.
 
     Raises:
         StoreError: If there is no keypatch store in a local folder, or a part of it cannot be read.
-        UsageError: If the sample is too small for an interval.
+        UsageError: If the sample is too small for an interval, or all patches are asked for as well.
     """
+    if every and sample is not None:
+        raise UsageError.at("--sample", expected="either a sample or --all", found="both")
     store = Store(os.fspath(path))
     local_folder(store)
     parts = measure_parts(store)
-    owner = _patch_of_keypoint(store)
-    inside = geometry.inside(store.table("keypoints/local_rs_coords"), store.patch_shape)
-    folds = store.table("patches/fold")
+    rows = KeypointRows.of(store)
+    fold_counts = count_folds(store, rows)
+    full_gaussian = compare_with_full(store, parts, sample, seed, every=every)
     return StoreStats(
         path=store.path,
         digest=store.digest,
         patches=len(store),
-        keypoints=len(owner),
+        keypoints=len(rows.owner),
         annotations=len(store.table("annotations/coords")),
-        patches_by_kind=_named_counts(store.kinds, store.table("patches/kind")),
-        patches_by_fold=_histogram(folds[folds >= 0]),
-        patches_by_volume=_named_counts(store.volume_ids, store.table("patches/volume_index")),
-        classes={name: _class_counts(store, c, owner, inside) for c, name in enumerate(store.classes)},
-        keypoints_per_patch=_histogram(np.bincount(owner[inside], minlength=len(store))),
+        patches_by_kind=named_counts(store.kinds, store.table("patches/kind")),
+        patches_by_fold={fold: counts.patches for fold, counts in fold_counts.items()},
+        patches_by_volume=named_counts(store.volume_ids, store.table("patches/volume_index")),
+        classes=count_classes(store, rows),
+        folds=fold_counts,
+        keypoints_per_patch=histogram(np.bincount(rows.owner[rows.inside], minlength=len(store))),
+        borders=border_distances(store, rows),
+        uncovered=find_uncovered(store, rows),
+        overlap=find_overlap(store),
+        intensity=measure_intensity(store, sample, seed, every=every),
         parts=parts,
-        full_gaussian=compare_with_full(store, parts, sample, seed),
+        full_gaussian=full_gaussian,
         savings=find_savings(store, parts),
         memory=loaded_bytes(store),
+        timing=time_targets(store, seed),
     )
-
-
-def _patch_of_keypoint(store: Store) -> NDArray[np.int64]:
-    counts = np.diff(store.table("patches/keypoint_offsets"))
-    return np.repeat(np.arange(len(counts)), counts)
-
-
-def _class_counts(store: Store, c: int, owner: NDArray[np.int64], inside: NDArray[np.bool_]) -> ClassCounts:
-    mine = store.table("keypoints/class_index") == c
-    annotations = np.flatnonzero(store.table("annotations/class_index") == c)
-    used = store.table("keypoints/annotation_index")
-    per_patch = np.bincount(owner[mine & inside], minlength=len(store))
-    n_inside = int(np.count_nonzero(mine & inside))
-    return ClassCounts(
-        annotations=len(annotations),
-        in_no_patch=int(np.count_nonzero(~np.isin(annotations, used[inside]))),
-        out_of_reach=int(np.count_nonzero(~np.isin(annotations, used))),
-        keypoints=int(np.count_nonzero(mine)),
-        inside=n_inside,
-        outside=int(np.count_nonzero(mine)) - n_inside,
-        patches=int(np.count_nonzero(per_patch)),
-        per_patch=_histogram(per_patch),
-    )
-
-
-def _named_counts(names: tuple[str, ...], indices: NDArray[Any]) -> dict[str, int]:
-    counts = np.bincount(indices, minlength=len(names))
-    return {name: int(n) for name, n in zip(names, counts, strict=True)}
-
-
-def _histogram(values: NDArray[Any]) -> dict[int, int]:
-    found, counts = np.unique(values, return_counts=True)
-    return {int(value): int(n) for value, n in zip(found, counts, strict=True)}

@@ -10,22 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keypatch.audit.figures import size as size  # noqa: PLC0414 - handed on
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 ITEMS_SHOWN = 5
 
 _SINGULAR = {"volumes": "volume", "annotations": "annotation", "patches": "patch"}
-
-
-def size(n_bytes: float) -> str:
-    """Bytes in the unit that gives 1 to 999, decimal as disks are sold and ``ls --si`` prints."""
-    value = float(n_bytes)
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 999.5:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} PB"
 
 
 def shape(values: Iterable[int]) -> str:
@@ -66,6 +58,13 @@ def rows(pairs: Iterable[tuple[str, str]], indent: str = "") -> str:
                 or first.rstrip()
             )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def wrapped(text: str, width: int, indent: str = "") -> str:
+    """A paragraph of lines of this width."""
+    return textwrap.fill(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def omissions(left_out: Sequence[Mapping[str, Any]]) -> str:
