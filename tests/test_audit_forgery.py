@@ -260,6 +260,7 @@ FORGERY = [
         "KP110",
         "zarr.json: sources[0]",
     ),
+    Case("findings of none", nested(*ROOT, "report", "findings", value=[{}]), "KP106", "zarr.json: report.findings"),
     Case("report that is none", nested(*ROOT, "report", "left_out", value=[3]), "KP106", "zarr.json: report.left_out"),
     Case("attributes of a group", nested("patches/zarr.json", "attributes", value=3), "KP102", "patches/zarr.json"),
     Case("fill value that is none", nested("patches/kind/zarr.json", "fill_value", value=[]), "KP102", "patches/kind/"),

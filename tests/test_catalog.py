@@ -62,6 +62,10 @@ def wanted(made):
     return {name: sorted(map(tuple, np.array(one.points, float).reshape(-1, 3).tolist())) for name, one in made.items()}
 
 
+def codes(found, severity):
+    return [entry.code for entry in found.findings if entry.severity == severity]
+
+
 def left_out(found):
     return {(entry.what, entry.reason): (entry.count, list(entry.items)) for entry in found.left_out}
 
@@ -300,8 +304,8 @@ def test_points_outside_are_listed_with_their_place(here):
     [
         ("13,11,9", "--axis-order xyz"),
         ("9,13,11", "--axis-order zxy"),
-        ("36,44,52", "multiplied by 0.25"),
-        ("90,110,130", "multiplied by 0.1"),
+        ("36,44,52", "--coordinate-spacing 2.5"),
+        ("90,110,130", "--unit angstrom"),
     ],
 )
 def test_a_reading_that_fits_better_is_named_and_not_taken(here, rows, says):
@@ -309,8 +313,10 @@ def test_a_reading_that_fits_better_is_named_and_not_taken(here, rows, says):
     (here / "p.csv").write_text(f"volume,z,y,x\na,1,1,1\n{''.join(f'a,{rows}' + chr(10))}")
     found = catalog("a.mrc", "p.csv")
     assert points_of(found) == {"a": [(1, 1, 1)]}
-    assert "1 of 2 points lie outside a; 2 lie inside if" in found.warnings[0]
-    assert says in found.warnings[0]
+    (outside, other) = [entry for entry in found.findings if entry.severity == "warning"]
+    assert (outside.code, outside.evidence["outside"], outside.evidence["points"]) == ("KP602", 1, 2)
+    assert (other.evidence["inside"], other.evidence["inside_if"]) == (1, 2)
+    assert says in str(other)
 
 
 def test_the_flag_that_is_named_helps(here):
@@ -325,7 +331,7 @@ def test_points_far_from_any_reading_give_no_hint(here):
     volumes(here, a=0)
     (here / "p.csv").write_text("volume,z,y,x\na,1,1,1\na,1e6,1e6,1e6\n")
     found = catalog("a.mrc", "p.csv")
-    assert not found.warnings
+    assert codes(found, "warning") == ["KP602"]
     assert found.left_out[0].count == 1
 
 
@@ -397,8 +403,10 @@ def test_the_flag_counts_before_the_header_before_the_annotations(here):
         "with": ((8.0, 10.0, 12.5), "header"),
         "without": ((20.0, 20.0, 20.0), "annotations"),
     }
-    (warning,) = found.warnings
-    assert warning.startswith("with.mrc: voxel spacing 8 10 12.5 Å, but the annotations say 20 Å")
+    (warning,) = [entry for entry in found.findings if entry.severity == "warning"]
+    assert (warning.code, warning.volumes) == ("KP621", ("with",))
+    assert warning.evidence["ratio"] == {"with": [2.5, 2.0, 1.6]}
+    assert "20 Å in the annotations" in warning.found
     found = catalog(["with.mrc", "without.npy"], table, voxel_spacing="13.48")
     assert {v.voxel_spacing_from for v in found.volumes} == {"flag"}
     assert {v.voxel_spacing for v in found.volumes} == {(13.48, 13.48, 13.48)}
@@ -408,14 +416,14 @@ def test_a_mismatch_is_said_also_where_the_path_names_the_volume(here):
     write_mrc(here / "a", known(spacing=(8.0,) * 3))
     write_byu(here / "a-labels", {"inside": known(POINT, spacing=(20.0,) * 3)})
     found = catalog("{volume}.mrc", "{volume}-labels/train_labels.csv")
-    assert any("the annotations say 20 Å" in warning for warning in found.warnings)
+    assert codes(found, "warning") == ["KP621"]
 
 
 @pytest.mark.parametrize(("spacing", "warned"), [(10.012, False), (10.2, True)])
 def test_a_spacing_that_differs_by_rounding_is_no_news(here, spacing, warned):
     write_mrc(here / "a", known(spacing=(10.0,) * 3))
     found = catalog("a.mrc", write_byu(here, {"a": known(POINT, spacing=(spacing,) * 3)}))
-    assert bool(found.warnings) == warned
+    assert codes(found, "warning") == ["KP621"] * warned
 
 
 def test_no_spacing_anywhere_is_wrong_usage(here):
@@ -427,7 +435,8 @@ def test_no_spacing_anywhere_is_wrong_usage(here):
 def test_a_shape_that_the_annotations_get_wrong_is_said(here):
     write_mrc(here / "a", known())
     found = catalog("a.mrc", write_byu(here, {"a": known(POINT, shape=(10, 12, 99))}))
-    assert any("the annotations say (10, 12, 99); the volume's own counts" in warning for warning in found.warnings)
+    (warning,) = [entry for entry in found.findings if entry.severity == "warning"]
+    assert (warning.code, warning.evidence["annotations"]) == ("KP622", {"a": [10, 12, 99]})
 
 
 def test_angstrom_are_divided_by_the_spacing_that_counts(here):
@@ -452,7 +461,7 @@ def test_the_order_of_arguments_changes_nothing(here):
     assert set(made) == {"a", "b", "c"}
     first = catalog(["v/a.mrc", "v/b.mrc", "v/*"], ["p.csv", "q.csv"])
     second = catalog(["v/*", "v/b.mrc", "v/a.mrc"], ["q.csv", "p.csv"])
-    for field in ("classes", "sources", "left_out", "warnings"):
+    for field in ("classes", "sources", "left_out", "warnings", "findings"):
         assert getattr(first, field) == getattr(second, field), field
     for one, other in zip(first.volumes, second.volumes, strict=True):
         assert (one.id, one.relative_path, one.voxel_spacing) == (other.id, other.relative_path, other.voxel_spacing)

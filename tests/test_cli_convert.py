@@ -114,8 +114,8 @@ def test_an_internal_error_is_one_line_and_exit_4(here, monkeypatch):
         message = "first line\nsecond line"
         raise RuntimeError(message)
 
-    monkeypatch.setattr("keypatch.converters.plan.build_plan", fail)
-    line = one_line(convert("a.npy", "-a", "picks.csv", "-o", "out.zarr", *SMALL), 4)
+    monkeypatch.setattr("keypatch.converters.plan.plan_catalog", fail)
+    line = one_line(convert("a.npy", "b.npy", "-a", "picks.csv", "-o", "out.zarr", *SMALL), 4)
     assert "internal error: RuntimeError: first line" in line
     assert "KEYPATCH_DEBUG" in line
 
@@ -124,7 +124,7 @@ def test_the_traceback_is_there_when_asked_for(here, monkeypatch):
     def fail(*_):
         raise RuntimeError
 
-    monkeypatch.setattr("keypatch.converters.plan.build_plan", fail)
+    monkeypatch.setattr("keypatch.converters.plan.plan_catalog", fail)
     monkeypatch.setenv("KEYPATCH_DEBUG", "1")
     with pytest.raises(RuntimeError):
         convert("a.npy", "-a", "picks.csv", "-o", "out.zarr", *SMALL)
@@ -132,7 +132,7 @@ def test_the_traceback_is_there_when_asked_for(here, monkeypatch):
 
 def test_a_broken_pipe_inside_is_not_taken_for_a_reader_that_left(here):
     ran = subprocess.run(
-        [sys.executable, "-c", _WITH_A_BROKEN_PLAN, "convert", "a.npy", "-a", "picks.csv", "-o", "out.zarr", *SMALL],
+        [sys.executable, "-c", _WITH_A_BROKEN_PLAN, "convert", "*.npy", "-a", "picks.csv", "-o", "out.zarr", *SMALL],
         capture_output=True,
         text=True,
         check=False,
@@ -144,8 +144,8 @@ def test_a_broken_pipe_inside_is_not_taken_for_a_reader_that_left(here):
 
 _WITH_A_BROKEN_PLAN = """
 import keypatch.converters.plan
-def fail(_): raise BrokenPipeError(32, "Broken pipe")
-keypatch.converters.plan.build_plan = fail
+def fail(*_): raise BrokenPipeError(32, "Broken pipe")
+keypatch.converters.plan.plan_catalog = fail
 from keypatch.cli import main
 main()
 """
@@ -242,5 +242,5 @@ def test_too_little_memory_is_one_line_and_exit_3(here, monkeypatch):
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr("keypatch.converters.plan.build_plan", fail)
-    assert "not enough memory" in one_line(convert("a.npy", "-a", "picks.csv", "-o", "out.zarr", *SMALL), 3)
+    monkeypatch.setattr("keypatch.converters.plan.plan_catalog", fail)
+    assert "not enough memory" in one_line(convert("a.npy", "b.npy", "-a", "picks.csv", "-o", "out.zarr", *SMALL), 3)

@@ -90,8 +90,9 @@ def test_the_sizes_in_tomograms_star_would_put_them_beside_it_and_are_told_to_be
     ran = convert(
         folder / "13pf_MT.tif", "-a", folder / "optimisation_set.star", "--dry-run", "--json", "--patch-shape", 32
     )
-    warnings = " ".join(ran.report["warnings"])
-    assert "shape (36, 206, 94), but the annotations say (44, 136, 84); the volume's own counts" in warnings
+    (shapes,) = [found for found in ran.report["findings"] if found["code"] == "KP622"]
+    assert shapes["volumes"] == ["13pf_MT"]
+    assert shapes["evidence"] == {"header": {"13pf_MT": [36, 206, 94]}, "annotations": {"13pf_MT": [44, 136, 84]}}
 
 
 def test_particles_alone_need_to_be_told_what_their_names_mean(microtubules, tmp_path):

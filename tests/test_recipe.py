@@ -118,6 +118,7 @@ BAD = {
     "shard_size": [0, "-1MiB", "many", "1XB", "MiB"],
     "voxel_spacing": [0, "-10", "ten", "nan"],
     "resample_to": [0, "-13.3", "fine", "13.3,13.3", "inf"],
+    "coordinate_spacing": [0, "-10", "ten", "nan"],
     "array": ["", 1],
     "level_spacing": [0, "x"],
     "unsigned": ["true", 1],

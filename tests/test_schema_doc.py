@@ -150,10 +150,14 @@ def test_objects_among_the_attributes(built, key) -> None:
     attributes = {row[0].strip("`"): row[1] for row in table_after("## Attributes of the root")}
     documented = documented_object(attributes[key])
     if key == "report":
-        assert set(built.attributes["report"]) == {"left_out", "warnings"}
+        assert set(built.attributes["report"]) == {"left_out", "warnings", "findings"}
         assert built.attributes["report"]["left_out"], "something was left out: a volume of the table that is not there"
         for entry in built.attributes["report"]["left_out"]:
             assert set(entry) == {"what", "reason", "count", "items"} == documented - {"left_out"}
+        named = re.findall(r'"(\w+)"', attributes["report"][attributes["report"].index('"findings"') :])
+        assert built.attributes["report"]["findings"]
+        for entry in built.attributes["report"]["findings"]:
+            assert set(entry) == set(named) - {"findings"}
         return
     assert set(built.attributes[key]) == documented
 

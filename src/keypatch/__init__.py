@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from keypatch._version import __version__
 from keypatch.errors import (
     BuildIncompleteError,
+    CheckError,
     CorruptionError,
     FormatError,
     KeypatchError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BuildIncompleteError",
+    "CheckError",
     "CorruptionError",
     "FormatError",
     "KeypatchError",
@@ -90,6 +92,7 @@ def convert(
 
     Raises:
         UsageError: If the settings do not fit each other or the sources, or ``out`` exists.
+        CheckError: If the sources cannot be right as they are read.
         ReadError: If a source cannot be read.
         WriteError: If the disk does not take the store.
         WorkerError: If a worker died.

@@ -11,8 +11,10 @@ import re
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from os import PathLike
+
+    from keypatch.findings import Finding
 
 EXIT_OK = 0
 EXIT_FINDINGS = 1
@@ -68,6 +70,17 @@ class StoreError(ReadError):
 
 class CorruptionError(StoreError):
     """A store whose bytes are not those that were written."""
+
+
+class CheckError(KeypatchError, ValueError):
+    """Sources that cannot be right as they are read; what the check of `keypatch convert --dry-run` calls an error."""
+
+    exit_code = EXIT_FINDINGS
+
+    @classmethod
+    def of(cls, findings: Iterable[Finding]) -> Self:
+        """Name the errors among the findings."""
+        return cls("; ".join(str(found) for found in findings if found.severity == "error"))
 
 
 class WriteError(KeypatchError, OSError):

@@ -266,6 +266,30 @@ def voxel_index(
     return points - index_base
 
 
+def own_voxels(
+    coords: ArrayLike, ratio: ArrayLike, *, zero: Zero = "voxel-center", index_base: int = 0
+) -> NDArray[np.float64]:
+    """Coordinates that count the voxels of another tomogram of the same box, in those of the volume.
+
+    Both begin at one corner, so an index goes as from a coarse grid: ``(index + 0.5) * ratio - 0.5``.
+    Voxels from the volume's centre are lengths, and are multiplied by the ratio alone.
+
+    Args:
+        coords: (..., 3) source coordinates in voxels, z, y, x.
+        ratio: (3,) or (..., 3) spacing of the voxels that they count over that of the volume.
+        zero: The point that (0, 0, 0) of the source names; it stays where it is, and so does ``index_base``.
+        index_base: What the source counts its first voxel as.
+
+    Returns:
+        (..., 3) float64 coordinates for `voxel_index`, from the same zero and base.
+    """
+    points, times = np.asarray(coords, np.float64), np.asarray(ratio, np.float64)
+    if zero in ("volume-center", "volume-center-minus-1"):
+        return (points - index_base) * times + index_base
+    from_corner = 0.5 - np.asarray(_CORNER.get(zero, (0.0, 0.0, 0.0))) - index_base
+    return (points + from_corner) * times - from_corner
+
+
 def _index_of_world(points: NDArray[np.float64], unit: Unit, world: ArrayLike | None) -> NDArray[np.float64]:
     if world is None or unit not in ANGSTROM_PER:
         message = f"world coordinates need a length and the volume's world map, not {unit!r} and {world!r}"

@@ -150,6 +150,9 @@ def _check_convention(where: str, convention: Mapping[str, Any], findings: Findi
             findings.add("KP110", f"{where}.{key}", expected=expected, found=repr(convention.get(key))[:80])
 
 
+_FINDING = ("code", "severity", "where", "expected", "found", "settle")
+
+
 def check_report(attributes: Mapping[str, Any], findings: Findings) -> None:
     """Check the account of what was given and is not in the store."""
     report = attributes.get("report")
@@ -162,6 +165,10 @@ def check_report(attributes: Mapping[str, Any], findings: Findings) -> None:
     if not _are_texts(report.get("warnings")):
         found = repr(report.get("warnings"))[:120]
         findings.add("KP106", f"{_ROOT}: report.warnings", expected="a list of lines", found=found)
+    told = report.get("findings", [])  # the first stores have none
+    if not isinstance(told, list) or not all(map(_is_finding, told)):
+        expected = f"a list of objects with {', '.join(_FINDING)}, files, volumes and evidence"
+        findings.add("KP106", f"{_ROOT}: report.findings", expected=expected, found=repr(told)[:120])
 
 
 def _is_omission(value: object) -> bool:
@@ -170,6 +177,15 @@ def _is_omission(value: object) -> bool:
         and all(isinstance(value.get(key), str) for key in ("what", "reason"))
         and type(value.get("count")) is int
         and isinstance(value.get("items"), list)
+    )
+
+
+def _is_finding(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(isinstance(value.get(key), str) for key in _FINDING)
+        and all(_are_texts(value.get(key)) for key in ("files", "volumes"))
+        and isinstance(value.get("evidence"), dict)
     )
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
+
+from keypatch.findings import Code, Finding, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
-
-Severity: TypeAlias = Literal["error", "warning"]
 
 CAP: Final = 10
 """Findings of one code within one array that are listed one by one; the rest is counted."""
@@ -18,21 +17,6 @@ CAP: Final = 10
 _RESTORE: Final = "restore the file from a copy, or build the store again"
 _REBUILD: Final = "build the store again; if it was edited, edit the sources and not the store"
 _REPORT: Final = "build the store again; if a fresh build shows it too, report it"
-
-
-@dataclass(frozen=True)
-class Code:
-    """The entry of a code in `CODES`.
-
-    Attributes:
-        severity: An error makes a store unfit for use; a warning is something that a person should know.
-        meaning: What the finding says, one sentence.
-        cure: What to do about it.
-    """
-
-    severity: Severity
-    meaning: str
-    cure: str
 
 
 CODES: Final[Mapping[str, Code]] = {
@@ -102,32 +86,6 @@ CODES: Final[Mapping[str, Code]] = {
 """Every code: severity, meaning, cure. A code keeps its meaning for ever; new ones are added behind."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One violation.
-
-    Attributes:
-        code: Key of `CODES`.
-        severity: As there.
-        where: Path below the store, with row, patch or chunk where there is one.
-        expected: What should have been there.
-        found: What was there.
-    """
-
-    code: str
-    severity: Severity
-    where: str
-    expected: str
-    found: str
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.severity} {self.where}: expected {self.expected}, found {self.found}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
-
-
 class Findings:
     """Collects every violation, lists the first `CAP` of one code within one array, and counts the rest.
 
@@ -151,7 +109,7 @@ class Findings:
             within: The array or file under which findings of the code are counted together; ``where`` unless given.
         """
         key = (code, within or where)
-        finding = Finding(code, CODES[code].severity, _one_line(where), _one_line(expected), _one_line(found))
+        finding = Finding(code, CODES[code].severity, one_line(where), one_line(expected), one_line(found))
         listed = self._listed.setdefault(key, {})
         if finding in listed:
             return
@@ -208,9 +166,3 @@ class Findings:
                 code, within = key
                 result.append(Finding(code, CODES[code].severity, within, "as above", f"and {more} more"))
         return tuple(result)
-
-
-def _one_line(value: object) -> str:
-    # A file's name may hold bytes that are no UTF-8; they must not make the report unprintable.
-    text = str(value).encode("utf-8", "backslashreplace").decode()
-    return " ".join(text.split())

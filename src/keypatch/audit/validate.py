@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 import numpy as np
 
 from keypatch.audit import gaussians
-from keypatch.audit.findings import Finding, Findings
+from keypatch.audit.findings import Findings
 from keypatch.audit.identities import check_identities
 from keypatch.audit.jsonable import jsonable
 from keypatch.audit.layout import Target, check_digests, check_shard_files, open_target
@@ -19,6 +19,7 @@ from keypatch.audit.recut import check_sources
 from keypatch.audit.shards import UnitArray, check_hash
 from keypatch.audit.voxels import check_finite, check_padding, check_target
 from keypatch.errors import UsageError
+from keypatch.findings import Finding
 from keypatch.formats.store.schema import GAUSSIAN, IMAGE
 
 if TYPE_CHECKING:

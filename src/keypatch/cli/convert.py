@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
-from keypatch.cli import printing
+from keypatch.cli import check_text, printing
 from keypatch.errors import EXIT_FINDINGS, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from keypatch.converters.build import BuildOptions, OnError
+    from keypatch.converters.catalog import Catalog
     from keypatch.converters.plan import Plan
 
 EXIT_TERMINATED: Final = 128 + signal.SIGTERM
@@ -39,6 +40,7 @@ SECTIONS = {
         "annotations",
         "voxel_spacing",
         "resample_to",
+        "coordinate_spacing",
         "volume_format",
         "array",
         "level_spacing",
@@ -127,6 +129,11 @@ class _Sectioned(click.Command):
 @_option("--shard-size", metavar="SIZE", help="Raw bytes of a shard at most.  [192MiB]")
 @_option("--voxel-spacing", metavar="Å", help="Of every volume, one number or z,y,x: declares or overrides it.")
 @_option("--resample-to", metavar="Å", help="Bring every volume to this spacing, one number or z,y,x.  [as they are]")
+@_option(
+    "--coordinate-spacing",
+    metavar="Å",
+    help="Of the voxels that coordinates in voxels count, where not the volume's own: picked on a binned tomogram.",
+)
 @_option("--volume-format", metavar="NAME", help="Format of the volumes, if content shall not decide.")
 @_option("--array", metavar="PATH", help="Array inside a container of several.")
 @_option("--level-spacing", metavar="Å", help="Of a pyramid, the level nearest to this.")
@@ -149,7 +156,9 @@ class _Sectioned(click.Command):
     metavar="NAME=VOLUME",
     help="What a volume's name in the annotations means: --map TS_01=13pf_MT; repeatable.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be made and what is left out; write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Check the sources and say what would be made; write nothing. Exit 1 on errors."
+)
 @click.option("--restart", is_flag=True, help="Drop what an earlier, unfinished build of this store has kept.")
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [the cores; 1 for a small store]")
 @click.option(
@@ -189,7 +198,8 @@ def command(
     Look before building: --dry-run, and keypatch inspect on a volume or an annotation file.
     """  # noqa: D301
     from keypatch.converters.build import BuildOptions
-    from keypatch.converters.plan import build_plan
+    from keypatch.converters.catalog import build_catalog
+    from keypatch.converters.plan import plan_catalog
     from keypatch.converters.recipe import Recipe
     from keypatch.converters.target import check_target
 
@@ -201,8 +211,16 @@ def command(
     recipe = Recipe.from_mapping(settings)
     if target is not None and not dry_run:
         check_target(target, overwrite=overwrite)
-    plan = build_plan(recipe, target)
-    stopped = strict and bool(plan.left_out or plan.warnings)
+    catalog = build_catalog(recipe, target)
+    if not as_json:
+        _print_check(catalog, everything=dry_run)
+    plan = None if dry_run and catalog.has_errors else plan_catalog(recipe, catalog)
+    if plan is None or catalog.has_errors:
+        if as_json:
+            printing.as_json({"store": None, "digest": None, **_told(catalog), "recipe": recipe.to_json()})
+        printing.note("keypatch: nothing was built: the sources cannot be right as they are read")
+        raise click.exceptions.Exit(EXIT_FINDINGS)
+    stopped = strict and (bool(plan.left_out or plan.warnings) or any(f.severity != "note" for f in catalog.findings))
     digest = None
     if target is not None and not dry_run and not stopped:
         options = BuildOptions(overwrite=overwrite, restart=restart, workers=workers, on_error=on_error)
@@ -214,6 +232,14 @@ def command(
     if stopped:
         printing.note("keypatch: nothing was built: --strict, and there are things left out or warnings")
         raise click.exceptions.Exit(EXIT_FINDINGS)
+
+
+def _print_check(catalog: Catalog, *, everything: bool) -> None:
+    """All of it as the result of a dry run; else what a person should see before the building, beside the result."""
+    if everything:
+        click.echo(check_text.full(catalog.findings))
+    elif text := check_text.short(catalog.findings):
+        printing.note(text)
 
 
 def _build(plan: Plan, target: Path, options: BuildOptions) -> str:
@@ -308,9 +334,18 @@ def _as_json(plan: Plan, target: Path | None, digest: str | None) -> dict[str, A
         "gaussian_bytes": layout.n_patches * layout.gaussian_bytes,
         "units": layout.n_units,
         "patches_per_shard": layout.patches_per_shard,
+        **_told(plan.catalog),
         "left_out": [omission.to_json() for omission in plan.left_out],
         "warnings": list(plan.warnings),
         "recipe": plan.recipe.to_json(),
+    }
+
+
+def _told(catalog: Catalog) -> dict[str, Any]:
+    return {
+        "left_out": [omission.to_json() for omission in catalog.left_out],
+        "warnings": list(catalog.warnings),
+        "findings": [found.to_json() for found in catalog.findings],
     }
 
 
@@ -331,6 +366,7 @@ def _as_text(plan: Plan, target: Path | None, digest: str | None) -> str:
             ("image", image),
             ("gaussian", gaussian if layout.gaussian_dtype else "not stored"),
             ("shards", f"{layout.n_units} of up to {printing.plural(layout.patches_per_shard, 'patch', 'patches')}"),
+            ("check", check_text.counted(plan.catalog.findings)),
             *([("digest", digest)] if digest else []),
         ]
     )

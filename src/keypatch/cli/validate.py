@@ -12,8 +12,8 @@ from keypatch.errors import EXIT_FINDINGS, KeypatchError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from keypatch.audit.findings import Finding
     from keypatch.audit.validate import ValidationReport
+    from keypatch.findings import Finding
 
 
 @click.command(epilog="Codes (KP101 …) keep their meaning for ever. Exit codes: 0 sound, 1 findings, 3 not a store.")

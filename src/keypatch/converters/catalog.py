@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from keypatch import geometry
-from keypatch.converters.notes import Notes, Omission, row_items, some
-from keypatch.converters.pairing import Header, Pairing, Source
+from keypatch.converters.check import CatalogFinding, Observed, check_points
+from keypatch.converters.check.sets import check_classes, check_files, check_folds, check_omission
+from keypatch.converters.check.stated import check_headers
+from keypatch.converters.notes import Notes, Omission, point, row_items, some
+from keypatch.converters.pairing import NOT_GIVEN, Header, Pairing, Source
 from keypatch.converters.patterns import Match, expand
 from keypatch.converters.placing import place
 from keypatch.converters.resample import Resampling
-from keypatch.converters.suspicion import suspect
 from keypatch.errors import ReadError, UsageError
+from keypatch.findings import SEVERITIES
 from keypatch.formats.annotations import VolumeHint, read_annotations
 from keypatch.formats.volumes import VolumeInfo, open_volume, volume_stem
 
@@ -37,8 +40,10 @@ if TYPE_CHECKING:
 DEFAULT_CLASS: Final = "keypoint"
 """Class of annotations where neither the file nor ``{class}`` names one."""
 
-SPACING_TOLERANCE: Final = 0.005
-"""Relative difference of two spacings that is worth a warning; CZII's folder says 10, its header 10.012."""
+_UNNAMED: Final = "no annotation file names them (--unannotated negative takes them as empty)"
+_DUPLICATES: Final = "duplicates of another in place and class"
+_OMISSIONS: Final = {_UNNAMED: "KP631", NOT_GIVEN: "KP632", _DUPLICATES: "KP641"}
+"""What is left out and is a finding of its own; points outside are told of by `check_points`."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,11 @@ class CatalogVolume:
         """Voxels of the file, z, y, x."""
         return self.info.shape if self.resampling is None else self.resampling.source_shape
 
+    @property
+    def source_spacing(self) -> Vector3:
+        """Å, z, y, x, that counts for the file."""
+        return self.voxel_spacing if self.resampling is None else self.resampling.source_spacing
+
 
 @dataclass(frozen=True)
 class Catalog:
@@ -113,7 +123,8 @@ class Catalog:
         sources: One JSON object an annotation file, as in the store.
         source_paths: Where these files are now.
         left_out: What was given and is not used.
-        warnings: One line each.
+        warnings: One line each: what readers and pairing assumed.
+        findings: Of the check of all this, the gravest first.
     """
 
     volumes: tuple[CatalogVolume, ...]
@@ -122,6 +133,12 @@ class Catalog:
     source_paths: tuple[Path, ...]
     left_out: tuple[Omission, ...]
     warnings: tuple[str, ...]
+    findings: tuple[CatalogFinding, ...] = ()
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether something cannot be right as it is read."""
+        return any(found.severity == "error" for found in self.findings)
 
 
 def build_catalog(recipe: Recipe, target: Path | None = None) -> Catalog:
@@ -149,14 +166,27 @@ def build_catalog(recipe: Recipe, target: Path | None = None) -> Catalog:
             points[volume_id].append(_Group(index, source, rows))
     named = _drop_unannotated(recipe, headers, points, notes)
     classes = _classes(recipe, points, notes)
+    observed: list[Observed] = []
     volumes = tuple(
-        _volume(recipe, headers[volume_id], points[volume_id], hints.get(volume_id, VolumeHint()), classes, notes)
+        _volume(
+            recipe, headers[volume_id], points[volume_id], hints.get(volume_id, VolumeHint()), classes, notes, observed
+        )
         for volume_id in sorted(named)
     )
     _check_any(recipe, volumes, notes)
     described = tuple(_described(source) for source in sources)
     paths = tuple(source.match.path for source in sources)
-    return Catalog(volumes, classes, described, paths, notes.left_out, notes.warnings)
+    files = [source.relative_path for source in sources]
+    findings = [
+        *check_points(observed),
+        *check_headers(volumes, hints),
+        *(check_omission(_OMISSIONS[entry.reason], entry) for entry in notes.left_out if entry.reason in _OMISSIONS),
+        *check_files(volumes, classes, files),
+        *check_classes(volumes, classes, _class_names(points)),
+        *check_folds(volumes, classes, recipe.folds),
+    ]
+    findings.sort(key=lambda found: SEVERITIES.index(found.severity))
+    return Catalog(volumes, classes, described, paths, notes.left_out, notes.warnings, tuple(findings))
 
 
 @dataclass(frozen=True)
@@ -249,8 +279,7 @@ def _drop_unannotated(
     """Ids of the volumes to use. A volume that no file names is not the same as one that is stated to be empty."""
     silent = [volume_id for volume_id in headers if volume_id not in points]
     if recipe.unannotated == "skip":
-        reason = "no annotation file names them (--unannotated negative takes them as empty)"
-        notes.omit("volumes", reason, [headers[volume_id].relative_path for volume_id in silent])
+        notes.omit("volumes", _UNNAMED, [headers[volume_id].relative_path for volume_id in silent])
         return [volume_id for volume_id in headers if volume_id in points]
     if silent:
         notes.warn("--unannotated", f"{len(silent)} volumes that no annotation file names are taken as empty")
@@ -258,13 +287,17 @@ def _drop_unannotated(
 
 
 def _classes(recipe: Recipe, points: Mapping[str, list[_Group]], notes: Notes) -> tuple[str, ...]:
-    found = {name for groups in points.values() for group in groups for name in group.class_names()}
+    found = _class_names(points)
     if recipe.classes is None:
         return tuple(sorted(found)) or (DEFAULT_CLASS,)
     for name in recipe.classes:
         if name not in found:
             notes.warn("--classes", f"no annotation is of class {name!r}; found are {some(sorted(found))}")
     return recipe.classes
+
+
+def _class_names(points: Mapping[str, list[_Group]]) -> set[str]:
+    return {name for groups in points.values() for group in groups for name in group.class_names()}
 
 
 def _volume(
@@ -274,15 +307,17 @@ def _volume(
     hint: VolumeHint,
     classes: tuple[str, ...],
     notes: Notes,
+    observed: list[Observed],
 ) -> CatalogVolume:
-    spacing, origin = _spacing(recipe, header, hint, notes)
-    if hint.shape is not None and hint.shape != header.info.shape:
-        notes.warn(
-            header.relative_path,
-            f"shape {header.info.shape}, but the annotations say {hint.shape}; the volume's own counts",
-        )
+    """One volume with its points; those of wanted classes, inside or not, are added to ``observed``."""
+    spacing, origin = _spacing(recipe, header, hint)
     resampling = Resampling.towards(recipe.resample_to, header.match.path, header.info.shape, spacing)
-    points = Points.concatenate([_place(header, group, spacing, resampling, classes, notes) for group in groups])
+    parts = []
+    for group in groups:
+        seen, wanted = _observe(recipe, header, group, hint, spacing, classes, notes)
+        observed.append(seen)
+        parts.append(_inside(seen, group, wanted, resampling, classes, notes))
+    points = Points.concatenate(parts)
     return CatalogVolume(
         id=header.id,
         path=header.match.path,
@@ -295,51 +330,71 @@ def _volume(
     )
 
 
-def _place(
+def _observe(
+    recipe: Recipe,
     header: Header,
     group: _Group,
+    hint: VolumeHint,
     spacing: Vector3,
+    classes: tuple[str, ...],
+    notes: Notes,
+) -> tuple[Observed, NDArray[np.bool_]]:
+    """One group's points of wanted classes in voxel-index coordinates, and which of its rows these are."""
+    rows, table = group.rows, group.source.table
+    wanted = np.isin(group.class_names(), np.array(classes, dtype=object))
+    row_numbers = rows["source_row"].to_numpy(np.int64)
+    if not wanted.all():
+        unwanted = row_items(group.source.relative_path, row_numbers[~wanted])
+        notes.omit("annotations", "their class is not in --classes", unwanted)
+    source = rows[["z", "y", "x"]].to_numpy(np.float64)[wanted]
+    seen = Observed(
+        file=group.source.relative_path,
+        format=table.format,
+        convention=table.convention,
+        volume=header.id,
+        info=header.info,
+        spacing=spacing,
+        coordinate_spacing=recipe.coordinate_spacing,
+        hint=hint,
+        source=source,
+        coords=place(source, table.convention, spacing, header.info, recipe.coordinate_spacing),
+        rows=row_numbers[wanted],
+    )
+    return seen, wanted
+
+
+def _inside(
+    seen: Observed,
+    group: _Group,
+    wanted: NDArray[np.bool_],
     resampling: Resampling | None,
     classes: tuple[str, ...],
     notes: Notes,
 ) -> Points:
-    """One group's points that can be used, in voxel-index coordinates of the grid that patches are cut on.
+    """Those that lie in their volume, in voxel-index coordinates of the grid that patches are cut on.
 
     All that a convention names (the volume's centre, its size, its spacing) is of the file, so that comes first.
     """
-    convention, rows, file = group.source.table.convention, group.rows, group.source.relative_path
-    source = rows[["z", "y", "x"]].to_numpy(np.float64)
-    coords = place(source, convention, spacing, header.info)
-    names = group.class_names()
-    row_numbers = rows["source_row"].to_numpy(np.int64)
-    wanted = np.isin(names, np.array(classes, dtype=object))
-    if not wanted.all():
-        notes.omit("annotations", "their class is not in --classes", row_items(file, row_numbers[~wanted]))
-    inside = geometry.inside(coords, header.info.shape)
-    outside = wanted & ~inside
-    if outside.any():
-        items = [
-            f"{file} row {row} at {_point(point)} in {header.id} of {_shape(header.info.shape)} voxels"
-            for row, point in zip(row_numbers[outside], coords[outside], strict=True)
-        ]
-        notes.omit("annotations", "outside their volume", items)
-        hint = suspect(source[wanted], convention, spacing, header.info)
-        if hint:
-            notes.warn(file, f"{int(outside.sum())} of {int(wanted.sum())} points lie outside {header.id}; {hint}")
-    used = wanted & inside
+    items = [
+        f"{seen.file} row {row} at {point(coords)} in {seen.volume} of {_shape(seen.info.shape)} voxels"
+        for row, coords in zip(seen.rows[~seen.inside], seen.coords[~seen.inside], strict=True)
+    ]
+    notes.omit("annotations", "outside their volume", items)
+    coords, used = seen.coords, seen.inside
     if resampling is not None:
         coords = resampling.coords(coords)
         cut_off = used & ~geometry.inside(coords, resampling.shape)
-        items = row_items(file, row_numbers[cut_off])
+        items = row_items(seen.file, seen.rows[cut_off])
         notes.omit("annotations", "in the rest of a voxel that resampling cuts off at the far end of an axis", items)
-        used &= ~cut_off
+        used = used & ~cut_off
     position = {name: k for k, name in enumerate(classes)}
+    names, scores = group.class_names()[wanted], group.rows["score"].to_numpy(np.float64)[wanted]
     return Points(
         coords=coords[used],
         class_index=np.array([position[name] for name in names[used]], np.int32),
         source_index=np.full(int(used.sum()), group.source_index, np.int32),
-        source_row=row_numbers[used],
-        score=rows["score"].to_numpy(np.float64)[used],
+        source_row=seen.rows[used],
+        score=scores[used],
     )
 
 
@@ -350,25 +405,19 @@ def _without_duplicates(header: Header, groups: Sequence[_Group], points: Points
     keep[np.unique(keys, axis=0, return_index=True)[1]] = True
     files = {group.source_index: group.source.relative_path for group in groups}
     again = [
-        f"{files[points.source_index[k]]} row {points.source_row[k]} at {_point(points.coords[k])} in {header.id}"
+        f"{files[points.source_index[k]]} row {points.source_row[k]} at {point(points.coords[k])} in {header.id}"
         for k in np.flatnonzero(~keep)
     ]
-    notes.omit("annotations", "duplicates of another in place and class", again)
+    notes.omit("annotations", _DUPLICATES, again)
     return points.select(keep)
 
 
-def _spacing(recipe: Recipe, header: Header, hint: VolumeHint, notes: Notes) -> tuple[Vector3, str]:
+def _spacing(recipe: Recipe, header: Header, hint: VolumeHint) -> tuple[Vector3, str]:
     """The spacing that counts: the flag's, else the header's, else the annotations'."""
     if recipe.voxel_spacing is not None:
         return recipe.voxel_spacing, "flag"
     own = header.info.voxel_spacing
     if own is not None:
-        if hint.voxel_spacing is not None and not np.allclose(own, hint.voxel_spacing, rtol=SPACING_TOLERANCE, atol=0):
-            notes.warn(
-                header.relative_path,
-                f"voxel spacing {_angstrom(own)}, but the annotations say {_angstrom(hint.voxel_spacing)}; "
-                "the header counts and coordinates in voxels are not rescaled (--voxel-spacing, --unit)",
-            )
         return own, "header"
     if hint.voxel_spacing is not None:
         return hint.voxel_spacing, "annotations"
@@ -427,13 +476,5 @@ def _relative(path: Path, root: Path) -> str:
     return Path(os.path.abspath(path)).relative_to(root).as_posix()  # noqa: PTH100 - Path.resolve follows links
 
 
-def _point(coords: NDArray[np.float64]) -> str:
-    return "(" + ", ".join(f"{value:.6g}" for value in coords) + ")"
-
-
 def _shape(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
-
-
-def _angstrom(spacing: Vector3) -> str:
-    return " ".join(f"{value:g}" for value in dict.fromkeys(spacing)) + " Å"

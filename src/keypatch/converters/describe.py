@@ -73,5 +73,9 @@ def store_attributes(plan: Plan) -> dict[str, Any]:
         },
         "sources": list(plan.catalog.sources),
         "recipe": plan.recipe.to_json(),
-        "report": {"left_out": [omission.to_json() for omission in plan.left_out], "warnings": list(plan.warnings)},
+        "report": {
+            "left_out": [omission.to_json() for omission in plan.left_out],
+            "warnings": list(plan.warnings),
+            "findings": [found.to_json() for found in plan.catalog.findings],
+        },
     }

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ def some(names: Iterable[str], limit: int = 5) -> str:
     listed = list(names)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
+
+
+def point(coords: ArrayLike) -> str:
+    """``(12.5, 3, 40)`` of (3,) coordinates."""
+    return "(" + ", ".join(f"{float(value):.6g}" for value in np.asarray(coords)) + ")"
 
 
 def row_items(file: str, rows: Iterable[Any]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from keypatch.converters.notes import Notes, row_items, some
 from keypatch.errors import UsageError
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from keypatch.converters.patterns import Match
     from keypatch.formats.annotations import AnnotationTable, VolumeHint
+
+NOT_GIVEN: Final = "their volume was not given"
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class Pairing:
             else:
                 yield volume_id, hints.get(name), rows
         items = [f"{source.relative_path}: {name} ({n} rows)" for name, n in missing.items()]
-        self._notes.omit("annotations", "their volume was not given", items, sum(missing.values()))
+        self._notes.omit("annotations", NOT_GIVEN, items, sum(missing.values()))
 
     def _volume_id(self, source: Source, name: str, hint: VolumeHint | None) -> str | None:
         if name in self._mapped:

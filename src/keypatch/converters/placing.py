@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from keypatch import geometry
 from keypatch.errors import UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
     from keypatch.formats.annotations import Convention
@@ -16,7 +17,13 @@ if TYPE_CHECKING:
     from keypatch.geometry import Vector3
 
 
-def place(coords: ArrayLike, convention: Convention, voxel_spacing: Vector3, info: VolumeInfo) -> NDArray[np.float64]:
+def place(
+    coords: ArrayLike,
+    convention: Convention,
+    voxel_spacing: Vector3,
+    info: VolumeInfo,
+    coordinate_spacing: Vector3 | None = None,
+) -> NDArray[np.float64]:
     """Coordinates of an annotation file as indices of a volume.
 
     Args:
@@ -24,12 +31,14 @@ def place(coords: ArrayLike, convention: Convention, voxel_spacing: Vector3, inf
         convention: What they mean.
         voxel_spacing: Å, z, y, x, that counts for the volume.
         info: Its header.
+        coordinate_spacing: Å of the voxels that the coordinates count, where not the volume's own.
 
     Returns:
         (K, 3) float64 voxel-index coordinates.
 
     Raises:
-        UsageError: If world coordinates meet a volume without a world, or are said to be in voxels.
+        UsageError: If world coordinates meet a volume without a world, or are said to be in voxels; or if coordinates
+            that are no voxels are given the spacing of other voxels.
     """
     if convention.zero == "world" and convention.unit not in geometry.ANGSTROM_PER:
         raise UsageError.at(
@@ -45,6 +54,16 @@ def place(coords: ArrayLike, convention: Convention, voxel_spacing: Vector3, inf
             found=f"the format {info.format}, which has none here",
             hint="say with --zero and --unit where the annotations' zero lies in the volume",
         )
+    if coordinate_spacing is not None and convention.unit != "voxel":
+        raise UsageError.at(
+            "--coordinate-spacing",
+            expected="coordinates in voxels",
+            found=convention.unit,
+            hint="drop it, or give --unit voxel",
+        )
+    if coordinate_spacing is not None:
+        ratio = np.divide(coordinate_spacing, voxel_spacing)
+        coords = geometry.own_voxels(coords, ratio, zero=convention.zero, index_base=convention.index_base)
     return geometry.voxel_index(
         coords,
         unit=convention.unit,

@@ -17,7 +17,7 @@ from keypatch.converters.folds import assign_folds
 from keypatch.converters.notes import Notes, Omission
 from keypatch.converters.sampling import sample_volume
 from keypatch.converters.scaling import check_range, resolve_dtype
-from keypatch.errors import UsageError
+from keypatch.errors import CheckError, UsageError
 from keypatch.formats.store.codecs import choose_codec
 from keypatch.formats.store.layout import (
     StoreLayout,
@@ -72,12 +72,16 @@ def build_plan(recipe: Recipe, target: Path | None = None) -> Plan:
     Raises:
         ReadError: If a source cannot be read.
         UsageError: If the recipe does not fit the sources, or leaves no patch.
+        CheckError: If the sources cannot be right as they are read.
     """
-    return plan_catalog(recipe, build_catalog(recipe, target))
+    plan = plan_catalog(recipe, build_catalog(recipe, target))
+    if plan.catalog.has_errors:
+        raise CheckError.of(plan.catalog.findings)
+    return plan
 
 
 def plan_catalog(recipe: Recipe, catalog: Catalog) -> Plan:
-    """Place all patches of a catalog that was read already; raises as `build_plan`."""
+    """Place all patches of a catalog that was read already; raises as `build_plan`, but for what its check found."""
     notes = Notes(catalog.left_out, catalog.warnings)
     catalog = replace(catalog, volumes=_large_enough(recipe, catalog.volumes, notes))
     parts, kinds = [], []

@@ -58,6 +58,7 @@ class Recipe:
         shard_size: Raw bytes of a shard at most.
         voxel_spacing: Å, each axis; declares or overrides that of every volume.
         resample_to: Å, each axis; volumes of another spacing are resampled to this one. None leaves all as they are.
+        coordinate_spacing: Å, each axis, of the voxels that coordinates in voxels count; None for the volume's own.
         array: See `VolumeOptions`, as the next three.
         level_spacing: Å.
         unsigned: MRC mode 0 as uint8.
@@ -100,6 +101,7 @@ class Recipe:
     shard_size: int = SHARD_BYTES
     voxel_spacing: Vector3 | None = None
     resample_to: Vector3 | None = None
+    coordinate_spacing: Vector3 | None = None
     array: str | None = None
     level_spacing: float | None = None
     unsigned: bool = False
@@ -298,6 +300,7 @@ _PARSERS: Final[dict[str, Callable[[str, object], Any]]] = {
     "shard_size": settings.size,
     "voxel_spacing": settings.vector,
     "resample_to": settings.vector,
+    "coordinate_spacing": settings.vector,
     "array": settings.text,
     "level_spacing": settings.positive,
     "unsigned": settings.switch,
