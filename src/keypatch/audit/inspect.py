@@ -81,6 +81,7 @@ class StoreDescription:
         recipe: Every setting that shaped the store.
         left_out: What was given and is not in the store: what, reason, count, items.
         warnings: Of the build.
+        findings: Of the check of the sources.
     """
 
     path: str
@@ -99,6 +100,7 @@ class StoreDescription:
     recipe: Mapping[str, Any]
     left_out: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
+    findings: tuple[Mapping[str, Any], ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -289,6 +291,7 @@ def describe_store(path: str | PathLike[str]) -> StoreDescription:
         recipe=attributes.get("recipe", {}),
         left_out=tuple(report.get("left_out", ())),
         warnings=tuple(report.get("warnings", ())),
+        findings=tuple(report.get("findings", ())),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from keypatch.cli import printing
@@ -21,6 +22,7 @@ def short(findings: Sequence[CatalogFinding]) -> str:
     if not told:
         return ""
     pairs = [(_label(found), f"{found.where}: {found.found}{_to_settle(found)}") for found in _first_of_each(told)]
+    pairs += _more(told)
     return f"check: {counted(findings)} (--dry-run shows all)\n{printing.rows(pairs, indent='  ')}"
 
 
@@ -37,6 +39,7 @@ def full(findings: Sequence[CatalogFinding]) -> str:
             f"to settle it: {found.settle or CODES[found.code].cure}",
         ]
         pairs.append((_label(found), "\n".join(lines)))
+    pairs += _more(findings)
     return "\n".join([f"check: {counted(findings)}", *filter(None, [printing.rows(pairs, indent="  ")])])
 
 
@@ -45,7 +48,7 @@ def _label(found: CatalogFinding) -> str:
 
 
 def _to_settle(found: CatalogFinding) -> str:
-    return f"; {found.settle}" if found.settle else ""
+    return f"\nto settle it: {found.settle}" if found.settle else ""
 
 
 def counted(findings: Sequence[CatalogFinding]) -> str:
@@ -55,6 +58,11 @@ def counted(findings: Sequence[CatalogFinding]) -> str:
         ", ".join(printing.plural(severities.count(kind), kind) for kind in dict.fromkeys(severities))
         or "nothing found"
     )
+
+
+def _more(findings: Sequence[CatalogFinding]) -> list[tuple[str, str]]:
+    counts = Counter(found.code for found in findings)
+    return [("…", f"{n - SHOWN} more of {code} (--json lists all)") for code, n in counts.items() if n > SHOWN]
 
 
 def _first_of_each(findings: Sequence[CatalogFinding]) -> Iterator[CatalogFinding]:

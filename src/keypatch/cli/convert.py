@@ -366,8 +366,7 @@ def _as_text(plan: Plan, target: Path | None, digest: str | None) -> str:
             ("image", image),
             ("gaussian", gaussian if layout.gaussian_dtype else "not stored"),
             ("shards", f"{layout.n_units} of up to {printing.plural(layout.patches_per_shard, 'patch', 'patches')}"),
-            ("check", check_text.counted(plan.catalog.findings)),
-            *([("digest", digest)] if digest else []),
+            *([("check", check_text.counted(plan.catalog.findings)), ("digest", digest)] if digest else []),
         ]
     )
     if plan.left_out:

@@ -46,6 +46,11 @@ def store_text(store: StoreDescription) -> str:
         lines += ["left out", printing.omissions(store.left_out)]
     if store.warnings:
         lines += ["warnings", *(f"  {warning}" for warning in store.warnings)]
+    told = [found for found in store.findings if found["severity"] != "note"]
+    if told:
+        lines.append("check of the sources")
+        lines += [f"  {found['code']} {found['where']}: {found['found']}" for found in told[:SHOWN]]
+        lines += _more(len(told))
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from keypatch import geometry
 from keypatch.converters.check.finding import finding
-from keypatch.converters.check.readings import axis_orders, enlarging, factor_of
+from keypatch.converters.check.readings import axis_orders, enlarging, factor_of, times_text, told
 from keypatch.converters.placing import place
 
 if TYPE_CHECKING:
@@ -24,17 +24,14 @@ RARE: Final = 1e-3
 FEWEST: Final = 3
 """Points of a family from which on the part of the volumes that they use says anything."""
 
-MANY: Final = 8
-"""Points of one volume that count as two independent ones if they are spread over the part that is used."""
-
-SPREAD: Final = 0.5
-"""Share of that part which they have to span on every axis to be called spread."""
-
 SMALLEST_FACTOR: Final = 1.5
 """Of the factors that are looked for; 2 is the smallest that binning gives, spacings may be nearer."""
 
 FACTOR_OF_NOTE: Final = 2.0
 """Smallest factor by which points could be multiplied that is worth a note."""
+
+ALIKE: Final = 0.75
+"""Share of the largest factor that fits from which on another one is named beside it."""
 
 _CENTERS: Final = ("volume-center", "volume-center-minus-1")
 _HALF: Final = 1e-4
@@ -69,7 +66,8 @@ def _fractions(family: Family) -> CatalogFinding | None:
         files=family.files,
         volumes=family.volumes,
         expected=f"coordinates in {convention.unit}, up to the size of the volumes",
-        found=f"all of {len(source)} points between {low:.4g} and {high:.4g} on every axis",
+        found=f"all of {len(source)} points between {low:.4g} and {high:.4g} on every axis; chance of that, "
+        f"if they are read right, {_short(chance):g}",
         settle="--unit fraction",
         evidence={"points": len(source), "low": low, "high": high, "chance": _short(chance)},
     )
@@ -85,8 +83,8 @@ def _log_share(one: Observed) -> float:
 def _small_part(family: Family) -> Iterator[CatalogFinding]:
     """KP607 where sound points would hardly ever lie so near to zero; KP612 where they might.
 
-    Points that were read right may all lie in one place of one volume; that this place is within 1/F of the way from
-    zero on all three axes has the chance F^-3, once for each volume.
+    Points that were read right may all lie in one place of their volume, as one object does, however many they are.
+    That this place is within 1/F of the way from zero on all three axes has the chance F^-3, once for each volume.
     """
     reach = min(map(_reach, family.members))
     if reach < SMALLEST_FACTOR:
@@ -95,23 +93,24 @@ def _small_part(family: Family) -> Iterator[CatalogFinding]:
     if not fitting:
         return
     factors = {reading: factor_of(reading, family.members) for reading in fitting}
-    best = max(fitting, key=lambda reading: min(factors[reading]))
+    largest = max(min(factor) for factor in factors.values())
+    best = told([reading for reading in fitting if min(factors[reading]) >= ALIKE * largest])
     # Points around the centre of a volume are no news where zero is that centre.
     counted = reach / 2 if family.convention.zero in _CENTERS else reach
-    weight = sum(_weight(family, volume, reach) for volume in family.volumes)
-    chance = max(counted, 1.0) ** (-3 * weight)
+    chance = max(counted, 1.0) ** (-3 * len(family.volumes))
     rare = chance <= RARE and len(family) >= FEWEST
     if not rare and reach < FACTOR_OF_NOTE:
         return
     where = "of the way from the centre to the faces" if family.convention.zero in _CENTERS else "next to zero"
+    otherwise = " or if ".join(reading.text + times_text(reading, family.members) for reading in best)
     yield finding(
         "KP607" if rare else "KP612",
         files=family.files,
         volumes=family.volumes,
         expected="points that reach through their volumes",
-        found=f"all of {len(family)} points within 1/{_short(reach):g} {where}; all fit too if {best.text} "
-        f"(times {', '.join(dict.fromkeys(f'{value:g}' for value in factors[best]))})",
-        settle=best.flag,
+        found=f"all of {len(family)} points within 1/{_short(reach):g} {where}; all fit too if {otherwise}; "
+        f"chance of that, if they are read right, {_short(chance):g}",
+        settle=" or ".join(reading.flag for reading in best),
         evidence={
             "points": len(family),
             "volumes": len(family.volumes),
@@ -123,10 +122,15 @@ def _small_part(family: Family) -> Iterator[CatalogFinding]:
 
 
 def _reach(one: Observed) -> float:
-    """The largest factor by which all points can be multiplied and stay inside; 1 where zero is not in the volume."""
+    """The largest factor by which all points can be multiplied and stay inside; 1 where zero is not in the volume.
+
+    Voxels of any length begin at the corner of the volume, so that is what stays in place, unless zero is elsewhere.
+    """
     shape = np.asarray(one.info.shape)
-    zero = place(np.zeros(3), one.convention, one.spacing, one.info, one.coordinate_spacing)
-    if (zero < -1).any() or (zero > shape).any():
+    zero = np.full(3, -0.5)
+    if one.convention.zero in (*_CENTERS, "world"):
+        zero = place(np.zeros(3), one.convention, one.spacing, one.info, one.coordinate_spacing)
+    if (zero < -0.5).any() or (zero > shape - 0.5).any():
         return 1.0
     away = one.coords - zero
     room = np.where(away > 0, shape - 0.5 - zero, zero + 0.5)
@@ -142,15 +146,6 @@ def _holds_more(reading: Reading, family: Family) -> bool:
 
 def _holds(reading: Reading, members: Sequence[Observed]) -> bool:
     return all(geometry.inside(reading.place(one), one.info.shape).all() for one in members)
-
-
-def _weight(family: Family, volume: str, reach: float) -> int:
-    """2 for a volume whose many points are spread over the part that is used, else 1."""
-    members = [one for one in family.members if one.volume == volume]
-    coords = np.concatenate([one.coords for one in members])
-    part = np.asarray(members[0].info.shape) / reach
-    spread = len(coords) >= MANY and bool((np.ptp(coords, axis=0) >= SPREAD * part).all())
-    return 2 if spread else 1
 
 
 def _orders(family: Family) -> Iterator[CatalogFinding]:

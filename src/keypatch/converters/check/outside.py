@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from keypatch.converters.check.finding import finding
-from keypatch.converters.check.readings import factor_of, readings
+from keypatch.converters.check.readings import factor_of, readings, times_text, told
 from keypatch.converters.notes import point, some
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def check_outside(family: Family) -> Iterator[CatalogFinding]:
         return
     yield _outside(family)
     best = _best(family.members)
-    if best is not None:
+    if best:
         yield _suspicion(best, family.members)
     elif len(family.volumes) > 1:
         yield from _of_single_volumes(family)
@@ -94,13 +94,15 @@ class _Score:
     span: int
 
 
-def _best(members: Sequence[Observed]) -> _Score | None:
-    """The reading that brings most points inside, and of these the one whose points fill the volumes best."""
+def _best(members: Sequence[Observed]) -> list[_Score]:
+    """The readings that bring most points inside, and of these the ones whose points fill the volumes best."""
     n = sum(map(len, members))
     given = sum(int(one.inside.sum()) for one in members)
     scores = [_score(reading, members) for reading in readings(members[0].convention, members)]
     fitting = [score for score in scores if _explains(score, given, n)]
-    return max(fitting, key=lambda score: (score.inside, score.span), default=None)  # the first of equal ones
+    most = max(((score.inside, score.span) for score in fitting), default=None)
+    best = {score.reading: score for score in fitting if (score.inside, score.span) == most}
+    return [best[reading] for reading in told(list(best))]
 
 
 def _score(reading: Reading, members: Sequence[Observed]) -> _Score:
@@ -119,28 +121,24 @@ def _explains(score: _Score, given: int, n: int) -> bool:
     return score.reading.gentle or given <= MOST_INSIDE * n
 
 
-def _suspicion(best: _Score, members: Sequence[Observed], settle: str = "") -> CatalogFinding:
-    reading, n = best.reading, sum(map(len, members))
+def _suspicion(best: Sequence[_Score], members: Sequence[Observed]) -> CatalogFinding:
+    """A finding by the likeliest of the readings that fit alike; the others are named with it."""
+    first, n = best[0], sum(map(len, members))
     given = sum(int(one.inside.sum()) for one in members)
-    evidence: dict[str, Any] = {"inside": given, "inside_if": best.inside, "points": n}
-    if reading.kind == "scale":
-        evidence["factor"] = list(factor_of(reading, members))
+    texts = [f"{score.reading.text}{times_text(score.reading, members)}" for score in best]
+    evidence: dict[str, Any] = {"inside": given, "inside_if": first.inside, "points": n}
+    evidence["fitting"] = [
+        {"flag": score.reading.flag, "factor": list(factor_of(score.reading, members))} for score in best
+    ]
     return finding(
-        _CODES[reading.kind],
+        _CODES[first.reading.kind],
         files=sorted({one.file for one in members}),
         volumes=sorted({one.volume for one in members}),
         expected="a reading that puts the points inside",
-        found=f"{given} of {n} inside as they are read, {best.inside} if {reading.text}{_times_text(evidence)}",
-        settle=settle or reading.flag,
+        found=f"{given} of {n} inside as they are read, {first.inside} if {' or if '.join(texts)}",
+        settle=" or ".join(dict.fromkeys(score.reading.flag for score in best)),
         evidence=evidence,
     )
-
-
-def _times_text(evidence: dict[str, Any]) -> str:
-    if "factor" not in evidence:
-        return ""
-    values = list(dict.fromkeys(f"{value:g}" for value in evidence["factor"]))
-    return f" (times {', '.join(values)})"
 
 
 def _of_single_volumes(family: Family) -> Iterator[CatalogFinding]:
@@ -149,10 +147,10 @@ def _of_single_volumes(family: Family) -> Iterator[CatalogFinding]:
     for one in family.members:
         if np.count_nonzero(~one.inside) >= FEW and one.inside.sum() <= MOST_INSIDE * len(one):
             best = _best([one])
-            if best is not None and best.inside == len(one):
-                groups.setdefault(best.reading.text, []).append((best, one))
+            if best and best[0].inside == len(one):
+                groups.setdefault(best[0].reading.text, []).append((best[0], one))
     for scored in groups.values():
         members = [one for _, one in scored]
         total = _Score(scored[0][0].reading, sum(score.inside for score, _ in scored), 0)
         apart = f"convert {some(sorted({one.volume for one in members}))} apart, with {total.reading.flag}"
-        yield _suspicion(total, members, apart)
+        yield replace(_suspicion([total], members), settle=apart)

@@ -125,7 +125,7 @@ def enlarging(convention: Convention, members: Sequence[Observed]) -> list[Readi
 
 
 def _bases(convention: Convention) -> Iterator[Reading]:
-    if convention.unit == "voxel" and convention.zero not in _CENTERS:
+    if convention.unit != "fraction" and convention.zero not in (*_CENTERS, "world"):
         base = 1 - convention.index_base
         change = replace(convention, index_base=base)
         yield Reading("base", f"the first voxel is counted as {base}", f"--index-base {base}", change, gentle=True)
@@ -183,7 +183,7 @@ def _other_spacings(convention: Convention, members: Sequence[Observed]) -> Iter
     if all(same_spacing(one.spacing, one.hint.voxel_spacing) for one in members):
         return
     spacing = shared(stated)
-    flag = f"--coordinate-spacing {spacing}" if spacing else "convert the volumes of each spacing apart"
+    flag = f"--coordinate-spacing {spacing}" if spacing else "convert volumes of one spacing at a time"
     told = f"of {spacing} Å" if spacing else "of the spacing that the files state"
     yield Reading("scale", f"they count voxels {told}", flag, convention, by_hint=True)
 
@@ -209,13 +209,25 @@ def _factor_flag(convention: Convention, members: Sequence[Observed], times: flo
         flag, factor = "--voxel-spacing", 1 / times
         spacings = {one.spacing for one in members}
     value = shared({_times(spacing, factor) for spacing in spacings})
-    return f"{flag} {value}" if value else f"{flag} {factor:g} times the volume's own, those of each spacing apart"
+    return f"{flag} {value}" if value else f"{flag} {factor:g} times each volume's own, one spacing at a time"
+
+
+def told(fitting: Sequence[Reading]) -> list[Reading]:
+    """Those that a person is told of: a bare factor is no news beside a unit or a spacing that fits as well."""
+    return [reading for reading in fitting if reading.times == 1] or list(fitting)
 
 
 def factor_of(reading: Reading, members: Sequence[Observed]) -> tuple[float, ...]:
     """How much longer a reading makes steps of the source in z, y and x, in voxels; the least of all volumes."""
     ratios = [_steps(one, reading) / _steps(one, None) for one in members]
     return tuple(float(f"{value:.4g}") for value in np.min(ratios, axis=0))
+
+
+def times_text(reading: Reading, members: Sequence[Observed]) -> str:
+    """`` (times 13.48)`` where a reading changes lengths and does not say so itself; else nothing."""
+    if reading.kind != "scale" or reading.times != 1:
+        return ""
+    return f" (times {', '.join(dict.fromkeys(f'{factor:g}' for factor in factor_of(reading, members)))})"
 
 
 def _steps(one: Observed, reading: Reading | None) -> NDArray[np.float64]:

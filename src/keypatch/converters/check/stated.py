@@ -35,8 +35,16 @@ _LEFT_OPEN: Final = {
     "unit": "--unit",
     "axis_order": "--axis-order",
     "zero": "--zero",
-    "index_base": "--index-base",
+    "index_base": "--index-base 1 (moves all by one voxel)",
 }
+_OTHER_ZERO: Final = {
+    "voxel-center": "--zero corner (moves all by half a voxel)",
+    "corner": "--zero voxel-center (moves all by half a voxel)",
+    "corner-xy": "--zero corner or voxel-center (moves all by half a voxel)",
+    "volume-center": "--zero volume-center-minus-1 (moves all by one voxel)",
+    "volume-center-minus-1": "--zero volume-center (moves all by one voxel)",
+}
+"""The zeros that are mistaken for each other."""
 
 
 def check_conventions(families: Sequence[Family]) -> Iterator[CatalogFinding]:
@@ -53,7 +61,7 @@ def check_conventions(families: Sequence[Family]) -> Iterator[CatalogFinding]:
             volumes=family.volumes,
             expected=f"a format that states {_listed(open_ones)}",
             found=f"{family.format}, which does not; taken is {told}",
-            settle=", ".join(_LEFT_OPEN[name] for name in open_ones),
+            settle=", ".join(_flag_for(name, taken[name]) for name in open_ones),
             evidence={"format": family.format, "taken": taken},
         )
 
@@ -181,6 +189,12 @@ def _more(n: int) -> str:
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _flag_for(name: str, taken: object) -> str:
+    if name == "zero":
+        return _OTHER_ZERO.get(str(taken), "--zero")
+    return _LEFT_OPEN[name] if taken != 1 else "--index-base 0 (moves all by one voxel)"
 
 
 def _listed(names: Sequence[str]) -> str:
