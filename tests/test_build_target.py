@@ -95,7 +95,7 @@ def test_a_second_build_is_told_who_builds_and_leaves_with_2(folder, plan, tmp_p
     with pytest.raises(UsageError, match=rf"out\.zarr: .*process {process.pid} on {os.uname().nodename}"):
         digest_of(plan, out)
     flags = ("--voxel-spacing", 10, "--patch-shape", 8, "--ds-factor", 4, "--restart", "--overwrite")
-    ran = convert_command(f"{folder}/a.npy", "-a", f"{folder}/picks.csv", "-o", out, *flags)
+    ran = convert_command(f"{folder}/*.npy", "-a", f"{folder}/picks.csv", "-o", out, *flags)
     assert ran.code == 2
     assert f"process {process.pid}" in ran.err
     assert ran.err.count("\n") == 1

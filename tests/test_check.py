@@ -428,6 +428,14 @@ def test_world_coordinates_in_the_other_frame_are_suspected():
     assert found.evidence["inside_if"] == 30
 
 
+def test_a_point_or_two_outside_are_slips_and_stop_nothing(here):
+    npy("a")
+    table("p.csv", [(500, 500, 500), (0, 0, 400)])
+    given = ("a.npy", "-a", "p.csv", *SMALL, "--negatives", 2)
+    assert "KP602" in {entry.code for entry in checked()}
+    assert convert(*given, "-o", "out.zarr").code == 0
+
+
 def test_nearly_equal_points_of_one_file_are_its_own_business(here):
     npy("a")
     table("p.csv", [*spread(), spread()[0] + 0.3])

@@ -202,7 +202,7 @@ TABLES = {
 def test_a_bad_table(here, case):
     content, code, says = TABLES[case]
     (here / "p.csv").write_text(content)
-    check = ("KP601", "KP604") if case == "only points outside" else ()
+    check = ("KP602", "KP604") if case == "only points outside" else ()
     refused("good.npy", "-a", "p.csv", *SMALL, code=code, says=(says,), check=check)
 
 

@@ -18,7 +18,7 @@ _LOOK: Final = "look at a patch with keypatch inspect STORE --patch I --png FILE
 CODES: Final[Mapping[str, Code]] = {
     "KP601": Code(
         "error",
-        "No point of the annotation files of one kind lies inside its volume.",
+        "No point of the annotation files of one kind lies inside its volume, of three or more.",
         "settle unit, axis order and zero with the flag that is named, or pair the right files",
     ),
     "KP602": Code(

@@ -31,7 +31,7 @@ are, the rest are strays, though a small enough factor brings any stray inside.
 """
 
 FEW: Final = 3
-"""Points outside one volume from which on it is looked at by itself."""
+"""Points outside from which on they are no slips: a volume is looked at by itself, and none inside is an error."""
 
 _CODES: Final[dict[Kind, str]] = {"axes": "KP603", "scale": "KP604", "zero": "KP605", "base": "KP606"}
 _SMALL_SPAN: Final = 1e-3
@@ -62,7 +62,7 @@ def _outside(family: Family) -> CatalogFinding:
         "coords": [float(value) for value in one.coords[k]],
         "shape": list(one.info.shape),
     }
-    code = "KP602" if family.n_inside else "KP601"
+    code = "KP601" if not family.n_inside and n >= FEW else "KP602"
     return finding(
         code,
         files=sorted({one.file for one in outside}),
