@@ -436,6 +436,12 @@ def test_a_point_or_two_outside_are_slips_and_stop_nothing(here):
     assert convert(*given, "-o", "out.zarr").code == 0
 
 
+def test_headers_are_compared_as_they_are_not_as_they_are_resampled(here):
+    write_mrc(here / "a", Truth(np.zeros(SHAPE, np.int8)))
+    write_byu(here, {"a": Truth(np.zeros(SHAPE, np.int8), tuple(map(tuple, spread())), ("m",) * 30)})
+    assert alarms(checked("a.mrc", resample_to=20)) == []
+
+
 def test_nearly_equal_points_of_one_file_are_its_own_business(here):
     npy("a")
     table("p.csv", [*spread(), spread()[0] + 0.3])

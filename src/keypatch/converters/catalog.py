@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,7 @@ from keypatch.converters.notes import Notes, Omission, point, row_items, some
 from keypatch.converters.pairing import NOT_GIVEN, Header, Pairing, Source
 from keypatch.converters.patterns import Match, expand
 from keypatch.converters.placing import place
+from keypatch.converters.points import Points
 from keypatch.converters.resample import Resampling
 from keypatch.errors import ReadError, UsageError
 from keypatch.findings import SEVERITIES
@@ -44,38 +45,6 @@ _UNNAMED: Final = "no annotation file names them (--unannotated negative takes t
 _DUPLICATES: Final = "duplicates of another in place and class"
 _OMISSIONS: Final = {_UNNAMED: "KP631", NOT_GIVEN: "KP632", _DUPLICATES: "KP641"}
 """What is left out and is a finding of its own; points outside are told of by `check_points`."""
-
-
-@dataclass(frozen=True)
-class Points:
-    """Annotations of one volume, column by column.
-
-    Attributes:
-        coords: (A, 3) float64 voxel-index coordinates, z, y, x, all inside the volume.
-        class_index: (A,) int32.
-        source_index: (A,) int32.
-        source_row: (A,) int64.
-        score: (A,) float64.
-    """
-
-    coords: NDArray[np.float64]
-    class_index: NDArray[np.int32]
-    source_index: NDArray[np.int32]
-    source_row: NDArray[np.int64]
-    score: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.coords)
-
-    def select(self, chosen: NDArray[np.bool_]) -> Points:
-        """Those where ``chosen`` (A,) is true."""
-        return Points(*(getattr(self, f.name)[chosen] for f in fields(self)))
-
-    @staticmethod
-    def concatenate(parts: Sequence[Points]) -> Points:
-        """All of the parts, in order; none of no parts."""
-        everything = [Points(np.empty((0, 3)), *(np.empty(0, dtype) for dtype in ("i4", "i4", "i8", "f8"))), *parts]
-        return Points(*(np.concatenate([getattr(part, f.name) for part in everything]) for f in fields(Points)))
 
 
 @dataclass(frozen=True)
