@@ -116,7 +116,7 @@ def test_a_build_between_its_two_renames_is_not_disturbed(out, holder):
     old = out.with_name(".out.zarr.old")
     holder(out)
     out.rename(old)
-    with pytest.raises(UsageError, match="no other build of it"):
+    with pytest.raises(UsageError, match="no other build or repair of it"):
         target.check_target(out, overwrite=True)
     assert old.exists()
     assert not out.exists()

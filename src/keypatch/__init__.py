@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from os import PathLike
 
+    from keypatch.audit.repair import RepairReport
     from keypatch.audit.stats import StoreStats
     from keypatch.audit.validate import ValidationReport
     from keypatch.converters.build import BuildOptions, Progress
@@ -54,6 +55,7 @@ __all__ = [
     "__version__",
     "convert",
     "open",
+    "repair",
     "stats",
     "validate",
 ]
@@ -121,6 +123,20 @@ def validate(
     from keypatch.audit.validate import validate as run  # noqa: PLC0415
 
     return run(path, depth=depth, source=source, subset=subset)
+
+
+def repair(
+    path: str | PathLike[str],
+    source: str | PathLike[str] | None = None,
+    *,
+    gaussians_only: bool = False,
+    remove_stray: bool = False,
+    dry_run: bool = False,
+) -> RepairReport:
+    """Make the damaged shards of a store again; see `keypatch.audit.repair.repair`."""
+    from keypatch.audit.repair import repair as run  # noqa: PLC0415
+
+    return run(path, source, gaussians_only=gaussians_only, remove_stray=remove_stray, dry_run=dry_run)
 
 
 def stats(path: str | PathLike[str], sample: int | None = None, seed: int = 0, *, every: bool = False) -> StoreStats:

@@ -54,6 +54,7 @@ class Target:
         tables: Small arrays that could be read whole, by path.
         volumes: Their records, None in place of unusable ones; None where there is no list.
         n_sources: Annotation sources.
+        names: That the store may have; None where a newer minor version may have more.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Target:
     tables: Mapping[str, NDArray[Any]]
     volumes: tuple[VolumeRecord | None, ...] | None
     n_sources: int
+    names: Names | None
 
     def has(self, *paths: str) -> bool:
         """Whether these tables could be read."""
@@ -99,12 +101,13 @@ def open_target(path: str | PathLike[str], findings: Findings) -> Target:
     specs = check_tables(folder, tree, image.n_patches if image else None, findings, gaussian=gaussian)
     n_shards = {name: spec.n_shards for name, spec in arrays.items()}
     names = Names(gaussian=gaussian, n_shards=n_shards, n_chunks={name: spec.n_chunks for name, spec in specs.items()})
-    check_tree(tree, names, findings, judge_strays=not is_newer(attributes))
+    newer = is_newer(attributes)
+    check_tree(tree, names, findings, judge_strays=not newer)
     tables = read_tables(folder, tree, specs, findings)
     volumes = read_volumes(folder, tree, attributes, findings)
     n_sources = check_sources(attributes, findings)
     check_report(attributes, findings)
-    target = Target(folder, attributes, tree, arrays, tables, volumes, n_sources)
+    target = Target(folder, attributes, tree, arrays, tables, volumes, n_sources, None if newer else names)
     _check_all_counts(target, findings)
     _check_scalings(target, findings)
     return target

@@ -59,7 +59,7 @@ def check_sources(target: Target, source: Path, units: Sequence[int], findings: 
     for volume_index, patches in patches_of.items():
         record = target.volumes[volume_index]
         if record is not None:
-            with _opened(record, source, findings) as volume:
+            with opened_volume(record, source, findings) as volume:
                 if volume is not None:
                     n_compared += _compare_volume(target, volume, record, patches, padding, findings)
     return n_compared
@@ -77,8 +77,11 @@ def _patches_by_volume(target: Target, units: Sequence[int]) -> Mapping[int, lis
 
 
 @contextlib.contextmanager
-def _opened(record: VolumeRecord, source: Path, findings: Findings) -> Iterator[Volume | None]:
-    """The volume of a record, None and findings where it is not the one that was read."""
+def opened_volume(record: VolumeRecord, source: Path, findings: Findings) -> Iterator[Volume | None]:
+    """The volume of a record, resampled as it was, below the folder that all volumes share.
+
+    Gives None where it is not the one that was read, with findings unless it is the record that is damaged.
+    """
     from keypatch.converters.opening import open_source  # noqa: PLC0415 - only this check needs readers
     from keypatch.converters.resample import Resampling  # noqa: PLC0415
     from keypatch.formats.volumes import VolumeOptions  # noqa: PLC0415

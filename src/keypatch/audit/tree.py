@@ -179,13 +179,21 @@ def check_tree(tree: Tree, names: Names, findings: Findings, *, judge_strays: bo
         )
     if not judge_strays:
         return
-    strays = [name for name in tree.files if not names.allows_file(name)]
-    parents = {parent for name in tree.files for parent in _parents(name)}
-    empty = [name for name in tree.folders if name not in parents and not names.allows_folder(name)]
-    for name in sorted(strays):
+    for name in stray_files(tree, names):
         findings.add("KP111", name, expected="no such file", found=f"{tree.files[name]} bytes", within="strays")
-    for name in sorted(empty):
+    for name in stray_folders(tree, names):
         findings.add("KP111", name, expected="no such folder", found="an empty folder", within="strays")
+
+
+def stray_files(tree: Tree, names: Names) -> list[str]:
+    """Files that are no part of the store, sorted."""
+    return sorted(name for name in tree.files if not names.allows_file(name))
+
+
+def stray_folders(tree: Tree, names: Names) -> list[str]:
+    """Folders without a file that are no part of the store, sorted; one with files goes with the last of these."""
+    parents = {parent for name in tree.files for parent in _parents(name)}
+    return sorted(name for name in tree.folders if name not in parents and not names.allows_folder(name))
 
 
 def _parents(name: str) -> list[str]:

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "convert": "Build a store from volumes and annotations.",
     "inspect": "Show a store, a volume or an annotation file.",
     "validate": "Look for damage in stores.",
+    "repair": "Make the damaged shards of a store again.",
     "stats": "Count what a store holds and what it saves.",
 }
 

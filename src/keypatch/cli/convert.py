@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 
 from keypatch.cli import check_text, printing
+from keypatch.cli.progress import Bar
 from keypatch.errors import EXIT_FINDINGS, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from tqdm import tqdm
 
     from keypatch.converters.build import BuildOptions, OnError
     from keypatch.converters.catalog import Catalog
@@ -246,7 +245,7 @@ def _build(plan: Plan, target: Path, options: BuildOptions) -> str:
     from keypatch.converters.build import convert, kept_units
 
     try:
-        with _sigterm_as_ctrl_c(), _Bar() as bar:
+        with _sigterm_as_ctrl_c(), Bar() as bar:
             return convert(plan, target, options, bar).digest
     except KeyboardInterrupt as end:
         kept = f"{kept_units(target)} of {plan.layout.n_units} units are finished and kept"
@@ -286,36 +285,6 @@ def _settings(volumes: tuple[str, ...], flags: dict[str, object]) -> dict[str, o
     if given.keys() & _SIGMAS:  # one of the two says it all: the file's other one has lost
         recipe = {name: value for name, value in recipe.items() if name not in _SIGMAS}
     return {**recipe, **given}
-
-
-class _Bar:
-    """Draws progress on a terminal's stderr, and nothing elsewhere."""
-
-    def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
-
-    def start(self, what: str, total: int, done: int = 0) -> None:
-        from tqdm import tqdm
-
-        self.close()
-        unit = "volume" if what == "measure" else "patch"
-        self._bar = tqdm(
-            total=total, initial=done, desc=what, unit=f" {unit}", disable=not printing.on_terminal(), leave=False
-        )
-
-    def step(self, n: int = 1) -> None:
-        if self._bar is not None:
-            self._bar.update(n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _as_json(plan: Plan, target: Path | None, digest: str | None) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Journal:
         """Keep the folder for this process, from now to the end of the block.
 
         Raises:
-            UsageError: If another build holds it.
+            UsageError: If another build, or a repair, holds it.
             WriteError: If the folder cannot be made.
         """
         with writing(out):
@@ -89,7 +89,7 @@ class Journal:
             except Timeout as error:  # an OSError too
                 raise UsageError.at(
                     out,
-                    expected="no other build of it",
+                    expected="no other build or repair of it",
                     found=f"one by {self._holder()}",
                     hint="wait for it or stop it",
                 ) from error

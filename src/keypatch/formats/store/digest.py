@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from keypatch.formats.store.schema import GAUSSIAN, IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 ROOT_METADATA = "zarr.json"
@@ -49,10 +49,15 @@ def metadata_files(folder: Path) -> Iterator[str]:
             yield name
 
 
-def metadata_digest(folder: Path) -> str:
-    """``digests.metadata`` of the store at ``folder``, as hexadecimal."""
+def metadata_digest(folder: Path, names: Iterable[str] | None = None) -> str:
+    """``digests.metadata`` of the store at ``folder``, as hexadecimal.
+
+    Args:
+        folder: Root of the store.
+        names: The files to cover, sorted; `metadata_files` unless given.
+    """
     digest = hashlib.sha256()
-    for name in metadata_files(folder):
+    for name in metadata_files(folder) if names is None else names:
         digest.update(f"{file_sha256(folder / name).hex()}  {name}\n".encode())
     return digest.hexdigest()
 
