@@ -17,7 +17,7 @@ SETTINGS = {
     "defaults": (),
     "kinds": ("--centered", "2", "--jitter", "3,2,1", "--negatives", "2", "--grid", "8", "--seed", "7", "--folds", "2"),
     "storage": ("--dtype", "uint8", "--clip-percentiles", "1,99.5", "--codec", "zstd:5", "--shard-size", "2KB"),
-    "targets": ("--no-gaussian", "--sigma-angstrom", "200", "--padding", "edge"),
+    "targets": ("--no-gaussian", "--sigma-angstrom", "200", "--padding", "edge", "--resample-to", "13"),
     "reading": ("--unit", "angstrom", "--zero", "corner", "--classes", "b,a", "--columns", "volume=which,z=z,y=y,x=x"),
 }
 

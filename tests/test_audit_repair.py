@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.sources import every_file, keypatch
+from tests.sources import converted, every_file, keypatch, truth, write_csv, write_npy
 
 import keypatch as package
 from keypatch.audit.repair import repair
@@ -168,6 +168,22 @@ def test_gaussians_need_no_source(name: str, tmp_path: Path) -> None:
     }
     assert (report.arrays, report.shards_checked) == (("gaussian",), 4)
     assert every_file(store.path) == before
+
+
+def test_resampled_and_quantised_volumes_are_cut_as_they_were(tmp_path: Path) -> None:
+    known = {name: truth(k, n_points=3, dtype=np.float32) for k, name in enumerate("ab")}
+    (tmp_path / "in").mkdir()
+    for name, volume in known.items():
+        write_npy(tmp_path / "in" / name, volume)
+    picks, out = write_csv(tmp_path, known), tmp_path / "out.zarr"
+    flags = ("--voxel-spacing", 10, "--resample-to", 13, "--patch-shape", 8, "--ds-factor", 4, "--padding", "mean")
+    digest = converted(f"{tmp_path}/in/*.npy", "-a", picks, "-o", out, *flags, "--dtype", "uint8")["digest"]
+    before = every_file(out)
+    shutil.rmtree(out / "image/c")
+    shutil.rmtree(out / "gaussian/c")
+    report = repair(out, tmp_path / "in")
+    assert (report.passed, report.digest) == (True, digest)
+    assert every_file(out) == before
 
 
 def test_gaussians_alone_leave_images_as_they_are(store: Spoiled) -> None:

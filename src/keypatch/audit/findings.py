@@ -15,6 +15,7 @@ CAP: Final = 10
 """Findings of one code within one array that are listed one by one; the rest is counted."""
 
 _RESTORE: Final = "restore the file from a copy, or build the store again"
+_REPAIR: Final = "run keypatch repair, restore the file from a copy, or build the store again"
 _REBUILD: Final = "build the store again; if it was edited, edit the sources and not the store"
 _REPORT: Final = "build the store again; if a fresh build shows it too, report it"
 
@@ -33,17 +34,17 @@ CODES: Final[Mapping[str, Code]] = {
     "KP110": Code("error", "The record of an annotation source is incomplete.", _REBUILD),
     "KP111": Code("error", "A file or folder lies in the store that is no part of it.", "move it out of the store"),
     "KP112": Code("error", "A link leads out of the store; it was not followed.", "put the file itself there"),
-    "KP113": Code("error", "A shard file is missing; Zarr readers show its patches as zeros.", _RESTORE),
-    "KP114": Code("error", "A shard file has not the size that was recorded.", _RESTORE),
+    "KP113": Code("error", "A shard file is missing; Zarr readers show its patches as zeros.", _REPAIR),
+    "KP114": Code("error", "A shard file has not the size that was recorded.", _REPAIR),
     "KP115": Code("error", "The metadata files are not those that were written.", _RESTORE),
     "KP116": Code("error", "The root's attributes are not those that were written.", _RESTORE),
     "KP117": Code("error", "A file cannot be read.", "check the permissions and the disk"),
     "KP118": Code("warning", "The store has a newer minor version; its additions were not checked.", "update keypatch"),
     # KP2xx: bytes
-    "KP201": Code("error", "A shard file is not the one that was written.", _RESTORE),
-    "KP202": Code("error", "The index of a shard is damaged.", _RESTORE),
-    "KP203": Code("error", "A patch has no chunk in its shard; Zarr readers show zeros.", _RESTORE),
-    "KP204": Code("error", "A chunk of a patch fails its checksum or does not decode.", _RESTORE),
+    "KP201": Code("error", "A shard file is not the one that was written.", _REPAIR),
+    "KP202": Code("error", "The index of a shard is damaged.", _REPAIR),
+    "KP203": Code("error", "A patch has no chunk in its shard; Zarr readers show zeros.", _REPAIR),
+    "KP204": Code("error", "A chunk of a patch fails its checksum or does not decode.", _REPAIR),
     "KP205": Code("error", "An image holds NaN or infinity.", "clean the volume and build the store again"),
     "KP206": Code("error", "A stored Gaussian holds a value outside 0 … 1.", _REBUILD),
     "KP207": Code("error", "A shard holds a chunk for a patch that does not exist.", _REBUILD),
