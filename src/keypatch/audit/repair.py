@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from keypatch.audit.findings import Finding, Findings
+from keypatch.audit.findings import Findings
 from keypatch.audit.jsonable import jsonable
 from keypatch.audit.layout import open_target
 from keypatch.audit.strays import find_strays, remove_strays
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from keypatch.audit.layout import Target
     from keypatch.converters.build import Progress
+    from keypatch.findings import Finding
 
 _NO_DAMAGE_OF_METADATA: Final = frozenset({"KP111", "KP112", "KP118"})
 """Strays and links, which are listed as such; and that the store is newer."""
