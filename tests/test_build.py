@@ -19,7 +19,7 @@ from keypatch.converters.build import BuildOptions, convert
 from keypatch.converters.journal import build_folder
 from keypatch.errors import ReadError
 from keypatch.formats.store import Store
-from keypatch.formats.volumes import mrc, slices
+from keypatch.formats.volumes import raw_data, slices
 
 RANGE = {"dtype": "uint8", "clip_percentiles": (0.5, 99.5)}
 
@@ -213,8 +213,8 @@ def test_a_packed_volume_is_decoded_once_for_all_its_units(packed, tmp_path, mon
         decoded.append(self.info.path.name)
         return original(self)
 
-    original = mrc._PackedVolume._decoded
-    monkeypatch.setattr(mrc._PackedVolume, "_decoded", decode)
+    original = raw_data.PackedVolume._decoded
+    monkeypatch.setattr(raw_data.PackedVolume, "_decoded", decode)
     digest_of(plan, tmp_path / "out.zarr", workers=1)
     assert decoded == ["a.mrc.gz", "b.mrc.gz"]
 
@@ -230,8 +230,8 @@ def test_a_packed_volume_is_decoded_once_more_to_measure_it(packed, tmp_path, mo
         decoded.append(self.info.path.name)
         return original(self)
 
-    original = mrc._PackedVolume._decoded
-    monkeypatch.setattr(mrc._PackedVolume, "_decoded", decode)
+    original = raw_data.PackedVolume._decoded
+    monkeypatch.setattr(raw_data.PackedVolume, "_decoded", decode)
     digest_of(plan, tmp_path / "out.zarr", workers=1)
     assert decoded == ["a.mrc.gz"] * 2
 
