@@ -5,6 +5,9 @@
 The sum in the exponent separates, so a keypoint costs d + h + w exponentials and one outer product. The exponential
 is our own, of additions and multiplications only: the C library's and numpy's differ in the last bit between
 processors, and a store must have the same bytes wherever it was built.
+
+Augmentation adds two things: a keypoint may have a weight, which its Gaussian is multiplied by before the maximum is
+taken, and a whole covariance in place of a sigma an axis.
 """
 
 from __future__ import annotations
@@ -58,6 +61,7 @@ def render(
     n_classes: int,
     grid: Sequence[int],
     sigma: ArrayLike,
+    weight: ArrayLike | None = None,
     dtype: DTypeLike = np.float32,
 ) -> NDArray[Any]:
     """Write the Gaussian target of one patch from its formula.
@@ -69,38 +73,111 @@ def render(
         class_index: (K,) integers in [0, n_classes).
         n_classes: Channels C of the result.
         grid: (d, h, w) of the coarse grid.
-        sigma: (3,) or one number, in coarse voxels, above 0.
+        sigma: (K, 3), (3,) or one number, in coarse voxels, above 0.
+        weight: (K,) factors on the keypoints' Gaussians, not below 0; 1 each when left out.
         dtype: float32 or float16; rounded once, from float64.
 
     Returns:
-        (C, d, h, w) array of ``dtype``, values in [0, 1].
+        (C, d, h, w) array of ``dtype``, values in [0, 1], or up to the largest weight.
 
     Raises:
-        ValueError: If the shapes do not fit, a coordinate is NaN, a class is out of range or a sigma is not above 0.
+        ValueError: If the shapes do not fit, a coordinate is NaN, a class is out of range, a sigma is not above 0 or
+            a weight is below 0.
     """
+    centers, classes, weights = _checked(local_ds_coords, class_index, weight, n_classes)
+    if not np.all(np.asarray(sigma, np.float64) > 0):
+        message = f"expected a sigma above 0, found {np.asarray(sigma).tolist()}"
+        raise ValueError(message)
+    widths = np.broadcast_to(np.asarray(sigma, np.float64), (len(centers), 3))
+    target = np.zeros((n_classes, *grid), np.float64)
+    # A point far off in a narrow Gaussian overflows to infinity, whose exponential is the 0 that is meant.
+    with np.errstate(over="ignore"):
+        profiles = [
+            exp_reproducible(
+                -0.5 * ((np.arange(n, dtype=np.float64) - centers[:, axis, None]) / widths[:, axis, None]) ** 2
+            )
+            for axis, n in enumerate(grid)
+        ]
+    for k, c in enumerate(classes):
+        z, y, x = (profile[k] for profile in profiles)
+        height = 1.0 if weights is None else weights[k]
+        np.maximum(target[c], (height * z)[:, None, None] * (y[:, None] * x), out=target[c])
+    return target.astype(dtype)
+
+
+def render_covariance(
+    local_ds_coords: ArrayLike,
+    class_index: ArrayLike,
+    *,
+    n_classes: int,
+    grid: Sequence[int],
+    covariance: ArrayLike,
+    weight: ArrayLike | None = None,
+    dtype: DTypeLike = np.float32,
+) -> NDArray[Any]:
+    """As `render`, with a whole covariance a keypoint: ``exp(-1/2 (j - c)^T covariance^-1 (j - c))``.
+
+    It is what `render` writes where every covariance is ``diag(sigma ** 2)``.
+
+    Args:
+        local_ds_coords: As for `render`.
+        class_index: As for `render`.
+        n_classes: As for `render`.
+        grid: As for `render`.
+        covariance: (K, 3, 3) or (3, 3), in coarse voxels squared, symmetric, z, y, x.
+        weight: As for `render`.
+        dtype: As for `render`.
+
+    Returns:
+        (C, d, h, w) array of ``dtype``.
+
+    Raises:
+        ValueError: As for `render`, and if a covariance is not symmetric and positive definite.
+    """
+    centers, classes, weights = _checked(local_ds_coords, class_index, weight, n_classes)
+    precisions = _precisions(np.broadcast_to(np.asarray(covariance, np.float64), (len(centers), 3, 3)))
+    target = np.zeros((n_classes, *grid), np.float64)
+    for k, (c, p) in enumerate(zip(classes, precisions, strict=True)):
+        z, y, x = np.ogrid[tuple(slice(0.0, n) for n in grid)]
+        z, y, x = z - centers[k, 0], y - centers[k, 1], x - centers[k, 2]
+        with np.errstate(over="ignore", invalid="ignore"):
+            square = p[0, 0] * z * z + p[1, 1] * y * y + p[2, 2] * x * x
+            square = square + 2 * (p[0, 1] * z * y + p[0, 2] * z * x + p[1, 2] * y * x)
+        # Far off, infinities of both signs meet in a NaN that stands for a distance no double holds.
+        value = exp_reproducible(-0.5 * np.where(np.isnan(square), np.inf, np.maximum(square, 0.0)))
+        np.maximum(target[c], value if weights is None else weights[k] * value, out=target[c])
+    return target.astype(dtype)
+
+
+def _precisions(covariances: NDArray[np.float64]) -> NDArray[np.float64]:
+    skew = np.abs(covariances - covariances.transpose(0, 2, 1)).max(axis=(1, 2), initial=0)
+    symmetric = np.all(skew <= 1e-9 * np.abs(covariances).max(axis=(1, 2), initial=0))
+    if not symmetric or not np.all(np.linalg.eigvalsh(covariances) > 0):
+        message = f"expected covariances that are symmetric and positive definite, found {covariances.tolist()}"
+        raise ValueError(message)
+    precisions: NDArray[np.float64] = np.linalg.inv(covariances).astype(np.float64)
+    return precisions
+
+
+def _checked(
+    local_ds_coords: ArrayLike, class_index: ArrayLike, weight: ArrayLike | None, n_classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64] | None]:
+    """Keypoints, their classes and their weights."""
     centers = _rows(local_ds_coords)
     classes = np.asarray(class_index, np.int64).reshape(-1)
-    widths = np.broadcast_to(np.asarray(sigma, np.float64), (3,))
     if len(centers) != len(classes):
         message = f"expected one class a keypoint, found {len(classes)} classes and {len(centers)} keypoints"
         raise ValueError(message)
     if len(classes) and not (classes.min() >= 0 and classes.max() < n_classes):
         message = f"expected classes in 0 … {n_classes - 1}, found {classes.min()} … {classes.max()}"
         raise ValueError(message)
-    if not np.all(widths > 0):
-        message = f"expected a sigma above 0, found {widths.tolist()}"
+    if weight is None:
+        return centers, classes, None
+    weights = np.asarray(weight, np.float64).reshape(-1)
+    if len(weights) != len(centers) or not np.all(weights >= 0):
+        message = f"expected {len(centers)} weights that are not below 0, found {weights.tolist()}"
         raise ValueError(message)
-    target = np.zeros((n_classes, *grid), np.float64)
-    # A point far off in a narrow Gaussian overflows to infinity, whose exponential is the 0 that is meant.
-    with np.errstate(over="ignore"):
-        profiles = [
-            exp_reproducible(-0.5 * ((np.arange(n, dtype=np.float64) - centers[:, axis, None]) / widths[axis]) ** 2)
-            for axis, n in enumerate(grid)
-        ]
-    for k, c in enumerate(classes):
-        z, y, x = (profile[k] for profile in profiles)
-        np.maximum(target[c], z[:, None, None] * (y[:, None] * x), out=target[c])
-    return target.astype(dtype)
+    return centers, classes, weights
 
 
 def _rows(coords: ArrayLike) -> NDArray[np.float64]:
