@@ -161,7 +161,7 @@ class Sample:
                 points.class_index,
                 n_classes=n_classes,
                 grid=grid,
-                covariance=_covariance(points.linear, sigma, factor),
+                covariance=coarse_covariance(points.linear, sigma, factor),
                 weight=points.weight,
                 dtype=dtype,
             )
@@ -169,7 +169,7 @@ class Sample:
             raise UsageError.at("target", expected="keypoints that can be drawn", found=str(error)) from error
 
 
-def _covariance(
+def coarse_covariance(
     linear: NDArray[np.float64], sigma_ds: NDArray[np.float64], factor: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """(K, 3, 3) covariances on the coarse grid: ``A A^T`` with ``A = F^-1 L F diag(sigma)``, F of the factors."""
