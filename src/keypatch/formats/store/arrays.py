@@ -146,6 +146,7 @@ class ShardedArray:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._place = str(folder / "c")
         metadata = read_array_metadata(folder)
         try:
             self._take(metadata)
@@ -200,7 +201,7 @@ class ShardedArray:
         shape = [b - a for a, b in zip(start, stop, strict=True)]
         box = self._memory.empty(shape, self._dtype) if out is None else out
         for chunk, encoded in self._encoded(item, start, stop):
-            where = f"{self._folder / 'c'}: item {item}, chunk {chunk}"
+            where = f"{self._place}: item {item}, chunk {chunk}"
             if box.shape == self.chunk_shape and self._chunks_per_item == 1:
                 self._codec.decode(encoded, box, where)
                 continue
