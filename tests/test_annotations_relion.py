@@ -398,3 +398,15 @@ def test_an_optimisation_set_is_found_beside_itself(tmp_path):
 )
 def test_file_stems(name, stem):
     assert file_stem(name) == stem
+
+
+def test_shifts_out_of_all_bounds(tmp_path):
+    """What overflows is refused, not passed on as infinite."""
+    path = tmp_path / "particles.star"
+    path.write_text(
+        "data_particles\n\nloop_\n_rlnTomoName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n_rlnCoordinateZ #4\n"
+        "_rlnOriginXAngst #5\n_rlnOriginYAngst #6\n_rlnOriginZAngst #7\n_rlnTomoTiltSeriesPixelSize #8\n"
+        "t1 1 2 3 0 0 0 100\nt1 1e308 2 3 0 0 0 100\n"
+    )
+    with pytest.raises(FormatError, match=r"particles\.star: expected .*finite"):
+        read_annotations(path)

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from keypatch.errors import FormatError, KeypatchError, UsageError
 from keypatch.formats.annotations import (
     byu,
@@ -174,11 +176,27 @@ def read_annotations(path: str | PathLike[str], options: AnnotationOptions | Non
     """
     options = options or AnnotationOptions()
     reader = detect_format(path, options)
-    result = reader.read(Path(path), options)
+    # Numbers of a damaged file that overflow become infinite, which is refused below.
+    with np.errstate(all="ignore"):
+        result = reader.read(Path(path), options)
+    _check_finite(result)
     unused = [name for name in _given(options) if name not in reader.USES]
     if not unused:
         return result
     return replace(result, warnings=(*result.warnings, f"not used for the format {reader.NAME}: {', '.join(unused)}"))
+
+
+def _check_finite(table: AnnotationTable) -> None:
+    """See that no coordinate became infinite on its way: by a shift, a pixel size or a factor out of all bounds."""
+    finite = np.isfinite(table.points[["z", "y", "x"]].to_numpy(np.float64)).all(axis=1)
+    if not finite.all():
+        rows = table.points["source_row"].to_numpy()[~finite].tolist()
+        raise FormatError.at(
+            table.path,
+            expected="coordinates that are finite when shifts and pixel sizes are applied",
+            found=f"{len(rows)} that are not, such as row {rows[0]}",
+            hint="correct the numbers of these rows",
+        )
 
 
 def _by_name(name: str) -> AnnotationFormat:
