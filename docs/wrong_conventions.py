@@ -119,10 +119,26 @@ class Result:
         )
 
 
+_OF_THE_WORLD = Mistake(
+    "x and y with the other sign (LPS for RAS)", lambda point, _: point * np.array([1, -1, -1]), ("KP615",)
+)
+
+
 def mistakes(unit: str) -> list[Mistake]:
     """All that are made of a file in this unit, with the identity nowhere among them."""
-    length = unit != "voxel"
-    made = [
+    made = [*_orders(), *_factors(unit)]
+    if unit == "mm":  # of a world, which has no first voxel
+        return [*made, _OF_THE_WORLD]
+    return [
+        *made,
+        Mistake("counted from 1", lambda point, at: point + at.voxel, (), ("index_base", "zero")),
+        Mistake("corners for centres (+ half a voxel)", lambda point, at: point + at.voxel / 2, ("KP614",), ("zero",)),
+        *_units(unit),
+    ]
+
+
+def _orders() -> list[Mistake]:
+    return [
         Mistake(
             f"columns x y z written in the order {' '.join(order)}",
             lambda point, _, order=order: point[["zyx".index(order["xyz".index(axis)]) for axis in "zyx"]],
@@ -131,36 +147,29 @@ def mistakes(unit: str) -> list[Mistake]:
         for order in permutations("xyz")
         if order != ("x", "y", "z")
     ]
+
+
+def _factors(unit: str) -> list[Mistake]:
+    made = []
     for factor in FACTORS:
-        made += (
-            [
-                Mistake(f"picked on voxels {factor} times as long", _scaled(1 / factor), ("KP612",)),
-                Mistake(f"picked on voxels {factor} times as short", _scaled(factor), ("KP612",)),
-            ]
-            if not length
-            else [
-                Mistake(
-                    f"multiplied by {factor}" + (" (Å for nm)" if factor == 10 else ""), _scaled(factor), ("KP612",)
-                ),
-                Mistake(
-                    f"divided by {factor}" + (" (nm for Å)" if factor == 10 else ""), _scaled(1 / factor), ("KP612",)
-                ),
-            ]
-        )
-    made += [
-        Mistake("counted from 1", lambda point, at: point + at.voxel, (), ("index_base", "zero")),
-        Mistake("corners for centres (+ half a voxel)", lambda point, at: point + at.voxel / 2, ("KP614",), ("zero",)),
-    ]
-    if length:
-        made.append(Mistake("voxels for Å", lambda point, at: point / at.spacing, ("KP612",), ("unit",)))
-    else:
-        made += [
-            Mistake("Å for voxels", lambda point, at: point * at.spacing, ("KP612",), ("unit",)),
-            Mistake("nm for voxels", lambda point, at: point * at.spacing / 10, ("KP612",), ("unit",)),
-            Mistake("fractions of the shape", lambda point, at: point / at.shape, ("KP612",), ("unit",)),
-            Mistake("from the centre of the volume", lambda point, at: point - at.shape / 2, ("KP612",), ("zero",)),
-        ]
+        up, down = f"multiplied by {factor}", f"divided by {factor}"
+        if unit == "voxel":
+            up, down = f"picked on voxels {factor} times as short", f"picked on voxels {factor} times as long"
+        elif unit == "angstrom" and factor == 10:
+            up, down = f"{up} (Å for nm)", f"{down} (nm for Å)"
+        made += [Mistake(up, _scaled(factor), ("KP612",)), Mistake(down, _scaled(1 / factor), ("KP612",))]
     return made
+
+
+def _units(unit: str) -> list[Mistake]:
+    if unit != "voxel":
+        return [Mistake("voxels for Å", lambda point, at: point / at.spacing, ("KP612",), ("unit",))]
+    return [
+        Mistake("Å for voxels", lambda point, at: point * at.spacing, ("KP612",), ("unit",)),
+        Mistake("nm for voxels", lambda point, at: point * at.spacing / 10, ("KP612",), ("unit",)),
+        Mistake("fractions of the shape", lambda point, at: point / at.shape, ("KP612",), ("unit",)),
+        Mistake("from the centre of the volume", lambda point, at: point - at.shape / 2, ("KP612",), ("zero",)),
+    ]
 
 
 def _scaled(factor: float) -> Change:
@@ -204,6 +213,13 @@ def data_sets(data: Path) -> list[DataSet]:
             "The same copick.json with a volume of zeros of 8×5×4 voxels of 14.08 Å.",
             "angstrom",
             lambda folder, change: _portal(data / "matched" / "portal_fixture", folder, change, (8, 5, 4)),
+        ),
+        DataSet(
+            "Anatomical landmarks, 3D Slicer",
+            "`matched/afids_mni`: 32 landmarks (fcsv, RAS, mm of the world) and the template that they are of, NIfTI, "
+            "97×115×97 voxels of 2 mm.",
+            "mm",
+            lambda folder, change: _landmarks(data / "matched" / "afids_mni", folder, change),
         ),
         DataSet(
             "Made: three flat tomograms, a table",
@@ -272,6 +288,22 @@ def _portal(source: Path, folder: Path, change: Change, shape: tuple[int, int, i
         return {"volumes": str(source / "run1.rec"), "annotations": str(folder / "copick.json")}
     _empty_npy(folder / "run1.npy", shape)
     return {"volumes": str(folder / "run1.npy"), "annotations": str(folder / "copick.json"), "voxel_spacing": 14.08}
+
+
+def _landmarks(source: Path, folder: Path, change: Change) -> dict[str, object]:
+    at = Place(np.array((97, 115, 97)), np.full(3, 2.0), "mm")
+    lines = []
+    for line in (source / "tpl-MNI152NLin2009cAsym_afids.fcsv").read_text().splitlines():
+        name, *cells = line.split(",")
+        if not line.startswith("#"):
+            point = change(np.array([float(value) for value in cells[2::-1]]), at)
+            cells[:3] = [repr(float(value)) for value in point[::-1]]
+        lines.append(",".join([name, *cells]))
+    (folder / "afids.fcsv").write_text("\n".join(lines) + "\n")
+    return {
+        "volumes": str(source / "tpl-MNI152NLin2009cAsym_res-02_T1w.nii.gz"),
+        "annotations": str(folder / "afids.fcsv"),
+    }
 
 
 def _made(

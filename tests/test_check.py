@@ -138,6 +138,12 @@ def halves():
     return checked()
 
 
+def other_frame():
+    write_mrc(Path("a"), Truth(np.zeros(SHAPE, np.int8)))
+    table("p.csv", [(5, 0, 0), (8, 0, 0)], "volume,z [A],y [A],x [A]")
+    return checked("a.mrc", zero="world")
+
+
 def other_spacing_stated():
     write_mrc(Path("a"), Truth(np.zeros(SHAPE, np.int8)))
     write_byu(Path(), {"a": Truth(np.zeros(SHAPE, np.int8), ((3.0, 4.0, 5.0),), ("m",), (20.0,) * 3)})
@@ -236,6 +242,7 @@ CASES = {
     "KP612": (small_part_by_chance, "multiplied by 2", {"points": 30}),
     "KP613": (convention_left_open, "--zero corner (moves all by half a voxel)", {"format": "table"}),
     "KP614": (halves, "--zero corner", {"points": 30}),
+    "KP615": (other_frame, "LPS for RAS", {"points": 2}),
     "KP621": (other_spacing_stated, "2 times", {"ratio": {"a": [2.0, 2.0, 2.0]}}),
     "KP622": (other_shape_stated, "--axis-order", {"annotations": {"a": [80, 60, 40]}}),
     "KP623": (implausible_spacing, "1 10 10 Å", {"voxel_spacing": {"a": [1.0, 10.0, 10.0]}}),

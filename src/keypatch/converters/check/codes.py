@@ -68,6 +68,11 @@ CODES: Final[Mapping[str, Code]] = {
         "Every coordinate lies halfway between two voxel centres: it may name voxels by their corners.",
         "give --zero if whole voxels were meant",
     ),
+    "KP615": Code(
+        "note",
+        "The points also fit with x and y turned round: coordinates alone cannot tell RAS from LPS.",
+        f"see that the file's coordinate system is the one that it names; {_LOOK}",
+    ),
     "KP621": Code(
         "warning",
         "Annotations state another voxel spacing than the header of their volume, which counts.",

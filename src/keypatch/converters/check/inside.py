@@ -8,7 +8,7 @@ import numpy as np
 
 from keypatch import geometry
 from keypatch.converters.check.finding import finding
-from keypatch.converters.check.readings import axis_orders, enlarging, factor_of, times_text, told
+from keypatch.converters.check.readings import axis_orders, enlarging, factor_of, other_frame, times_text, told
 from keypatch.converters.placing import place
 
 if TYPE_CHECKING:
@@ -38,13 +38,14 @@ _HALF: Final = 1e-4
 
 
 def check_inside(family: Family) -> Iterator[CatalogFinding]:
-    """KP607 or KP608 where the points crowd next to zero, and the notes KP611, KP612 and KP614."""
+    """KP607 or KP608 where the points crowd next to zero, and the notes KP611, KP612, KP614 and KP615."""
     fractions = _fractions(family)
     if fractions is not None:
         yield fractions
     else:
         yield from _small_part(family)
     yield from _orders(family)
+    yield from _frames(family)
     yield from _halves(family)
 
 
@@ -95,13 +96,14 @@ def _small_part(family: Family) -> Iterator[CatalogFinding]:
     factors = {reading: factor_of(reading, family.members) for reading in fitting}
     largest = max(min(factor) for factor in factors.values())
     best = told([reading for reading in fitting if min(factors[reading]) >= ALIKE * largest])
-    # Points around the centre of a volume are no news where zero is that centre.
-    counted = reach / 2 if family.convention.zero in _CENTERS else reach
+    # Points around the centre of a volume are no news where zero is that centre, as it is of a brain in the world.
+    central = family.convention.zero in (*_CENTERS, "world")
+    counted = reach / 2 if central else reach
     chance = max(counted, 1.0) ** (-3 * len(family.volumes))
     rare = chance <= RARE and len(family) >= FEWEST
     if not rare and reach < FACTOR_OF_NOTE:
         return
-    where = "of the way from the centre to the faces" if family.convention.zero in _CENTERS else "next to zero"
+    where = "of the way from zero to the faces" if central else "of the volume, next to zero"
     otherwise = " or if ".join(reading.text + times_text(reading, family.members) for reading in best)
     yield finding(
         "KP607" if rare else "KP612",
@@ -164,6 +166,20 @@ def _orders(family: Family) -> Iterator[CatalogFinding]:
         settle="--axis-order, if another is the right one",
         evidence={"points": len(family), "read": family.convention.axis_order, "fitting": orders},
     )
+
+
+def _frames(family: Family) -> Iterator[CatalogFinding]:
+    """KP615: world coordinates that fit in either frame."""
+    for reading in other_frame(family.convention):
+        if _holds(reading, family.members):
+            yield finding(
+                "KP615",
+                files=family.files,
+                volumes=family.volumes,
+                expected="world coordinates that fit in one frame alone",
+                found=f"all of {len(family)} points inside as they are read, and also if {reading.text}",
+                evidence={"points": len(family)},
+            )
 
 
 def _halves(family: Family) -> Iterator[CatalogFinding]:

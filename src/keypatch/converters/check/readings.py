@@ -131,10 +131,17 @@ def _bases(convention: Convention) -> Iterator[Reading]:
         yield Reading("base", f"the first voxel is counted as {base}", f"--index-base {base}", change, gentle=True)
 
 
+def other_frame(convention: Convention) -> list[Reading]:
+    """LPS for RAS or back, for world coordinates."""
+    if convention.zero != "world":
+        return []
+    text = "x and y run the other way (LPS for RAS)"
+    return [Reading("zero", text, "correct the file's frame", convention, sign=_OTHER_FRAME)]
+
+
 def _zeros(convention: Convention, members: Sequence[Observed]) -> Iterator[Reading]:
     if convention.zero == "world":
-        text = "x and y run the other way (LPS for RAS)"
-        yield Reading("zero", text, "correct the file's frame", convention, sign=_OTHER_FRAME)
+        yield from other_frame(convention)
         return
     has_world = all(one.info.world is not None for one in members) and convention.unit in ANGSTROM_PER
     opposite = _opposite(convention)
