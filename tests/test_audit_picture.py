@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keypatch import gaussian
+from keypatch import gaussian, geometry
+from keypatch.audit.lettering import LINE, TEXT
 from keypatch.audit.panels import OVERLAY, PALETTE, YX, YZ, ZX, Plane
-from keypatch.audit.picture import contact_sheet, panel_boxes, patch_picture, slice_center
+from keypatch.audit.picture import panel_boxes, patch_picture, small_picture
+from keypatch.audit.sheet import HEAD, Grid, contact_sheet
+from keypatch.audit.view import slice_center
 from keypatch.errors import UsageError
 from keypatch.formats.store import Patch, Store
 
-from .stores import Design, make_store
+from .stores import Design, copy_of, make_store, rewrite_shards
 
 SHAPE = (16, 32, 24)
 FACTOR = (4, 8, 4)
@@ -221,15 +224,22 @@ def test_a_long_name_is_cut_to_the_picture() -> None:
     assert len(np.unique(np.asarray(picture)[:, -10:].reshape(-1, 3), axis=0)) == 1
 
 
+def _cell(sheet: np.ndarray, grid: Grid, k: int) -> np.ndarray:
+    left, top, right, bottom = grid.box(k, HEAD)
+    return sheet[top:bottom, left:right]
+
+
 def test_a_sheet_shows_the_asked_patches(tmp_path: Path) -> None:
     made = make_store(tmp_path, Design())
     store = Store(made.path)
     whole, one = contact_sheet(store, range(len(store)), columns=4), contact_sheet(store, [4])
     assert whole.width > 3 * one.width / 2
     assert whole.height > 2 * one.height
-    twice = np.asarray(contact_sheet(store, [2, 2], columns=2)).astype(int)
-    cell = (twice.shape[1] - 14) // 2
-    assert np.abs(twice[:, 14 : 14 + cell - 14] - twice[:, 14 + cell : 14 + 2 * cell - 14]).max() == 0
+    twice = np.asarray(contact_sheet(store, [2, 2], columns=2))
+    grid = Grid(store.patch_shape, 2, 2)
+    first, second = (_cell(twice, grid, k) for k in (0, 1))
+    assert (first == second).all()
+    assert len(np.unique(first.reshape(-1, 3), axis=0)) > 50
     with pytest.raises(UsageError, match="at least one patch"):
         contact_sheet(store, [])
     with pytest.raises(IndexError):
@@ -242,3 +252,113 @@ def test_a_store_without_gaussians_has_pictures(tmp_path: Path) -> None:
     store = Store(make_store(tmp_path, Design(gaussian_dtype=None)).path)
     assert contact_sheet(store, [0]).mode == "RGB"
     assert patch_picture(store[0], store[0].gaussian(), classes=store.classes, ds_factor=store.ds_factor).mode == "RGB"
+
+
+def _planted_store(folder: Path) -> tuple[Store, list[tuple[int, int, int]]]:
+    """A store of black patches, each with one white voxel, which is the one that holds its first keypoint inside."""
+    made = make_store(folder, Design(dtype="uint8", source_dtype="uint8", padding="zero"))
+    voxels = []
+    images = [np.zeros_like(image) for image in made.images]
+    for i, image in enumerate(images):
+        voxel = slice_center(Store(made.path)[i])
+        image[voxel] = 255
+        voxels.append(voxel)
+    rewrite_shards(copy := copy_of(made, folder), images, made.gaussians)
+    return Store(copy.path), voxels
+
+
+@pytest.mark.parametrize("slicing", ["keypoint", "max"])
+def test_on_a_sheet_a_bright_voxel_and_its_keypoint_are_at_the_same_pixels(tmp_path: Path, slicing: str) -> None:
+    store, voxels = _planted_store(tmp_path)
+    sheet = np.asarray(contact_sheet(store, range(len(store)), slicing=slicing, gaussian=False)).astype(int)
+    grid = Grid(store.patch_shape, len(store))
+    scale, n_seen = int(grid.scale), 0
+    for k, (_, y, x) in enumerate(voxels):
+        cell = _cell(sheet, grid, k)
+        white = (cell == 255).all(axis=2)
+        rows, columns = np.nonzero(white)
+        assert (rows.min() // scale, rows.max() // scale) == (y, y)
+        assert (columns.min() // scale, columns.max() // scale) == (x, x)
+        patch = store[k]
+        inside = geometry.inside(patch.local_rs_coords, store.patch_shape)
+        if inside.sum() != 1:
+            continue
+        n_seen += 1
+        point, color = patch.local_rs_coords[inside][0], PALETTE[int(patch.class_index[inside][0])]
+        row, column = (int((point[axis] + 0.5) * scale) for axis in (1, 2))
+        assert tuple(cell[row, column]) == color
+    assert n_seen >= 3
+
+
+def test_a_sheet_has_scale_bars_and_readable_captions(tmp_path: Path) -> None:
+    store = Store(make_store(tmp_path, Design()).path)
+    sheet = np.asarray(contact_sheet(store, [0, 1])).astype(int)
+    grid = Grid(store.patch_shape, 2)
+    for k in (0, 1):
+        left, top, right, bottom = grid.box(k, HEAD)
+        bar = (sheet[bottom + 9, left:right] == TEXT).all(axis=1)
+        length = int(bar.sum())
+        assert bar[:length].all()
+        # 24 voxels of 10.012 Å: the longest round length within half of them is 100 Å.
+        assert length == pytest.approx(100 / 10.012 * grid.scale, abs=1)
+        caption = sheet[top - 2 * LINE : top, left:right]
+        assert (caption == TEXT).all(axis=2).any(), "the number and kind, in full contrast"
+
+
+def test_a_large_patch_is_shrunk_into_its_cell() -> None:
+    grid = Grid((64, 512, 300), 30)
+    assert grid.slice == (141, 240)
+    assert grid.width <= 1700
+    assert Grid((16, 32, 24), 1).scale == 7
+
+
+@pytest.mark.parametrize(("slicing", "value"), [("max", 200), ("min", 20)])
+def test_projections_show_the_extremes_of_what_lies_in_the_volume(slicing: str, value: int) -> None:
+    image = np.full(SHAPE, 100, np.uint8)
+    image[12, 20, 5], image[3, 4, 6] = 200, 20
+    image[:2] = 0 if slicing == "min" else 255  # padding, which must not be seen
+    patch = _patch([(3.0, 4.0, 6.0), (12.0, 20.0, 5.0)], image=image, valid_start=np.array([2, 0, 0]))
+    picture = patch_picture(patch, None, classes=("motor",), ds_factor=FACTOR, scale=10, slicing=slicing)
+    panel = _panels(picture, 10)["yx"]
+    extreme = (12, 20, 5) if value == 200 else (3, 4, 6)
+    other = (3, 4, 6) if value == 200 else (12, 20, 5)
+    corner = _voxel(panel, YX, extreme)[0, 0]
+    assert (corner == (255 if value == 200 else 0)).all()
+    assert (_voxel(panel, YX, other)[0, 0] == panel[5, 200]).all()  # as all around it
+    for voxel in (extreme, other):  # keypoints of every depth are drawn
+        assert (_voxel(panel, YX, voxel)[4:6, 4:6] == PALETTE[0]).all()
+
+
+def test_the_gaussian_of_a_projection_is_the_greatest_along_the_axis() -> None:
+    target = np.zeros((1, 4, 4, 6), np.float32)
+    target[0, 3, 1, 3] = 1
+    picture = patch_picture(_patch([]), target, classes=("motor",), ds_factor=FACTOR, scale=4, slicing="max")
+    panel = _panels(picture, 4)["yx"]
+    assert _opacity(panel, panel[0, 0, 0], PALETTE[0]).max() == pytest.approx((1 - 1 / 64) * (1 - 1 / 32), abs=0.02)
+
+
+def test_the_middle_is_the_middle_whatever_the_keypoints() -> None:
+    image = np.zeros(SHAPE, np.uint8)
+    image[8, 3, 3] = 255
+    patch = _patch([(2.0, 20.0, 20.0)], image=image)
+    picture = patch_picture(patch, None, classes=("motor",), ds_factor=FACTOR, scale=10, slicing="middle")
+    assert (_voxel(_panels(picture, 10)["yx"], YX, (8, 3, 3)) == 255).all()
+
+
+@pytest.mark.parametrize("size", [(79, 46), (30, 20), (200, 100)])
+def test_the_small_picture_has_the_keypoint_on_its_voxel(size: tuple[int, int]) -> None:
+    image = np.zeros(SHAPE, np.uint8)
+    image[8, 20, 5] = 255
+    small = np.asarray(small_picture(_patch([(8.2, 20.3, 4.8)], image=image), None, ds_factor=FACTOR, size=size))
+    assert small.shape[0] <= size[1]
+    assert small.shape[1] <= size[0]
+    ratio = min((size[0] - 1) / (24 + 16), size[1] / 32)
+    width, height = round(24 * ratio), round(32 * ratio)
+    row, column = int((20.3 + 0.5) * height / 32), int((4.8 + 0.5) * width / 24)
+    assert tuple(small[row, column]) == PALETTE[0]
+    crosses = np.argwhere((small[:, :width] == PALETTE[0]).all(axis=2))
+    assert crosses.mean(axis=0) == pytest.approx((row, column))
+    assert len(crosses) == 5
+    depth = round(16 * ratio)
+    column = width + 1 + int((8.2 + 0.5) * depth / 16)
+    assert tuple(small[row, column]) == PALETTE[0]

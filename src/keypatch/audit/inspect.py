@@ -142,6 +142,7 @@ class PatchDescription:
     Attributes:
         index: Of the patch.
         volume: Id.
+        file: Of the volume, below the folder that all volumes share.
         kind: How it came to be.
         fold: -1 where there are none.
         origin: Volume index of its voxel (0, 0, 0).
@@ -161,6 +162,7 @@ class PatchDescription:
 
     index: int
     volume: str
+    file: str
     kind: str
     fold: int
     origin: tuple[int, int, int]
@@ -331,6 +333,7 @@ def describe_patch(store: Store, index: int) -> PatchDescription:
     return PatchDescription(
         index=patch.index,
         volume=patch.volume,
+        file=str(store.volume_records[store.volume_ids.index(patch.volume)].get("path", "")),
         kind=patch.kind,
         fold=patch.fold,
         origin=_indices(patch.origin),

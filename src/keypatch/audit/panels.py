@@ -7,17 +7,26 @@ voxel j covers the fine voxels j * f … j * f + f - 1; between coarse centres t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+from keypatch import geometry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from keypatch.geometry import Shape3
 
-Color = tuple[int, int, int]
+Color: TypeAlias = tuple[int, int, int]
+
+Projection: TypeAlias = Literal["max", "min"]
+"""All slices along an axis in one: the greatest or the least of the voxels that lie in the volume. (In a tomogram of
+ice, what is dense is dark.)"""
+
+At: TypeAlias = int | Projection
+"""Which slice along the axis that a plane is normal to: a voxel index, or all of them."""
 
 PALETTE: Final[tuple[Color, ...]] = (
     (255, 82, 82),
@@ -104,13 +113,14 @@ def color_of(class_index: int) -> Color:
     return PALETTE[class_index % len(PALETTE)]
 
 
-def draw_panel(scene: Scene, plane: Plane, at: int) -> Image.Image:
+def draw_panel(scene: Scene, plane: Plane, at: At, *, marks: bool = True) -> Image.Image:
     """Draw the slice of one plane.
 
     Args:
         scene: The patch.
         plane: Which plane.
-        at: Voxel index along its normal.
+        at: Where along its normal. Keypoints and the Gaussian of a projection are those of all slices.
+        marks: Whether keypoints are drawn.
 
     Returns:
         An RGB image of `Scene.shape` pixels.
@@ -120,7 +130,24 @@ def draw_panel(scene: Scene, plane: Plane, at: int) -> Image.Image:
     if scene.gaussian is not None:
         pixels = _overlaid(scene, plane, at, pixels)
     picture = Image.fromarray(np.rint(pixels).astype(np.uint8))
-    return _marked(scene, plane, at, picture)
+    return _marked(scene, plane, at, picture) if marks else picture
+
+
+def flattened(image: NDArray[Any], plane: Plane, at: At, valid: tuple[int, int]) -> NDArray[Any]:
+    """What a plane shows of the voxels, with the two other axes in the order of the volume.
+
+    Args:
+        image: (D, H, W).
+        plane: Which plane.
+        at: Where along its normal.
+        valid: First index that lies in the volume along the normal, and first behind those; a projection takes these.
+    """
+    if isinstance(at, int):
+        one: NDArray[Any] = image.take(at, axis=plane.normal)
+        return one
+    inside = image.take(range(*valid), axis=plane.normal) if valid[0] < valid[1] else image
+    reduced: NDArray[Any] = (np.fmax if at == "max" else np.fmin).reduce(inside, axis=plane.normal)  # NaN loses
+    return reduced
 
 
 def contrast_window(slices: list[NDArray[Any]]) -> tuple[float, float]:
@@ -144,32 +171,38 @@ def _oriented(values: NDArray[Any], plane: Plane) -> NDArray[Any]:
     return values if plane.down < plane.right else values.T
 
 
-def _voxels(scene: Scene, plane: Plane, at: int) -> NDArray[np.float64]:
+def _voxels(scene: Scene, plane: Plane, at: At) -> NDArray[np.float64]:
     low, high = scene.window
-    values = _oriented(scene.image.take(at, axis=plane.normal), plane).astype(np.float64)
+    valid = scene.valid_start[plane.normal], scene.valid_stop[plane.normal]
+    values = _oriented(flattened(scene.image, plane, at, valid), plane).astype(np.float64)
     with np.errstate(invalid="ignore"):
         grey = (values - low) / (high - low) if high > low else np.full_like(values, 0.5)
     grey = np.nan_to_num(np.clip(grey, 0, 1)) * 255
     return np.repeat(_enlarged(grey, scene.scale)[:, :, None], 3, axis=2)
 
 
-def _hatched(scene: Scene, plane: Plane, at: int, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+def _hatched(scene: Scene, plane: Plane, at: At, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     """Stripes over what lies outside the volume; the stored voxels shimmer through."""
     inside = [
         (np.arange(n) >= a) & (np.arange(n) < b)
         for n, a, b in zip(scene.image.shape, scene.valid_start, scene.valid_stop, strict=True)
     ]
-    valid = inside[plane.down][:, None] & inside[plane.right][None, :] & bool(inside[plane.normal][at])
+    along = inside[plane.normal]
+    valid = inside[plane.down][:, None] & inside[plane.right][None, :]
+    valid &= bool(along[at] if isinstance(at, int) else along.any())
     padded = _enlarged(~valid, scene.scale)
     diagonal = np.add.outer(np.arange(padded.shape[0]), np.arange(padded.shape[1]))
     color = np.array(PADDING_COLORS, np.float64)[diagonal // _HATCH % 2]
     return np.where(padded[:, :, None], pixels * (1 - _PADDING_OPACITY) + color * _PADDING_OPACITY, pixels)
 
 
-def _overlaid(scene: Scene, plane: Plane, at: int, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
+def _overlaid(scene: Scene, plane: Plane, at: At, pixels: NDArray[np.float64]) -> NDArray[np.float64]:
     assert scene.gaussian is not None  # noqa: S101 - asked before
     for c, channel in enumerate(scene.gaussian):
-        flat = _interpolated(channel, plane.normal, np.array([float(at)]), scene.ds_factor)
+        if isinstance(at, int):
+            flat = _interpolated(channel, plane.normal, np.array([float(at)]), scene.ds_factor)
+        else:  # linear in between, so the greatest value lies on a coarse centre
+            flat = channel.max(axis=plane.normal, keepdims=True)
         for axis in (plane.down, plane.right):
             n = scene.image.shape[axis]
             centers = (np.arange(n * scene.scale) + 0.5) / scene.scale - 0.5
@@ -193,17 +226,29 @@ def _interpolated(
     return result
 
 
-def _marked(scene: Scene, plane: Plane, at: int, picture: Image.Image) -> Image.Image:
+def keypoints_near(scene: Scene, plane: Plane, at: At) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The keypoints inside the box, by their rows: those within half a coarse voxel of the slice, and the others.
+
+    Of each, the nearest to the slice comes last, to be drawn over the others.
+    """
+    inside = np.flatnonzero(geometry.inside(scene.points, scene.image.shape))
+    if not isinstance(at, int):
+        return inside, np.empty(0, np.int64)
+    distance = np.abs(scene.points[inside, plane.normal] - at)
+    order = np.argsort(-distance, kind="stable")
+    near = distance[order] <= scene.ds_factor[plane.normal] / 2
+    return inside[order[near]], inside[order[~near]]
+
+
+def _marked(scene: Scene, plane: Plane, at: At, picture: Image.Image) -> Image.Image:
     """Draw the keypoints inside the box: near the plane a dot and a ring of one sigma, else a faint small circle."""
     layer = Image.new("RGBA", (picture.width * _SMOOTH, picture.height * _SMOOTH))
     draw = ImageDraw.Draw(layer)
-    inside = ((scene.points >= -0.5) & (scene.points < np.array(scene.image.shape) - 0.5)).all(axis=1)
-    half = scene.ds_factor[plane.normal] / 2
-    distance = np.abs(scene.points[:, plane.normal] - at)
-    for k in np.flatnonzero(inside)[np.argsort(-distance[inside], kind="stable")]:
+    near, far = keypoints_near(scene, plane, at)
+    for k in (*far, *near):
         x, y = (float((scene.points[k, axis] + 0.5) * scene.scale) for axis in (plane.right, plane.down))
         color = color_of(int(scene.class_index[k]))
-        if distance[k] > half:
+        if k in far:
             _ellipse(draw, x, y, DOT + 1, DOT + 1, outline=(*color, _FAINT), width=1.5)
             continue
         radii = [float(scene.sigma[axis]) * scene.scale for axis in (plane.right, plane.down)]

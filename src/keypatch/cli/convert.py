@@ -12,6 +12,7 @@ import click
 
 from keypatch.cli import check_text, printing
 from keypatch.cli.progress import Bar
+from keypatch.cli.sections import Sectioned
 from keypatch.errors import EXIT_FINDINGS, EXIT_INTERRUPTED, UsageError
 
 if TYPE_CHECKING:
@@ -78,20 +79,8 @@ SECTIONS = {
 _SIGMAS = frozenset({"sigma_angstrom", "sigma_ds"})
 
 
-class _Sectioned(click.Command):
-    """Shows its options under headings; one that has none comes under the last."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # click 8.5 has another name for the parameter of --help, and a help record for arguments.
-        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
-        named = {"help" if "--help" in option.opts else option.name: option for option in options}
-        records = {name: record for name, option in named.items() if (record := option.get_help_record(ctx))}
-        for title, names in SECTIONS.items():
-            with formatter.section(title):
-                formatter.write_dl([records.pop(name) for name in names if name in records])
-        if records:
-            with formatter.section("Others"):
-                formatter.write_dl(list(records.values()))
+class _Sectioned(Sectioned):
+    sections = SECTIONS
 
 
 @click.command(cls=_Sectioned, epilog="What every array and attribute of a store means: schema.md.")

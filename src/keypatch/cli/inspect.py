@@ -4,64 +4,142 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import click
+from click.core import ParameterSource
 
 from keypatch.cli import inspect_text, printing
-from keypatch.errors import FormatError, ReadError, StoreError, UsageError, WriteError
+from keypatch.cli.sections import Sectioned
+from keypatch.errors import FormatError, ReadError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from keypatch.audit.inspect import AnnotationsDescription, VolumeDescription
+    from keypatch.audit.view import Slicing
     from keypatch.formats.store import Store
 
-SHEET_PATCHES = 20
-"""Patches of a contact sheet, evenly over the store."""
+
+class _Sectioned(Sectioned):
+    sections: ClassVar = {
+        "Of a store": ("tree", "attributes", "patch", "annotation", "volume", "kind", "class_", "fold"),
+        "Pictures of a store": ("png", "count", "seed", "slicing", "gaussian", "picture"),
+        "Of a volume or annotations": (
+            "array", "unsigned", "volume_format", "annotation_format", "columns", "axis_order",
+        ),
+        "Output": ("as_json", "help"),
+    }  # fmt: skip
 
 
-@click.command()
+@click.command(cls=_Sectioned)
 @click.argument("path", metavar="STORE|VOLUME|ANNOTATIONS")
-@click.option("--patch", type=int, help="Show this patch of a store; negative counts from the end.")
-@click.option("--png", type=click.Path(path_type=Path), help="Draw the patch, or a sheet of the store, into this file.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--tree", is_flag=True, help="Every group and array, what it holds and takes on the disk.")
+@click.option("--attributes", is_flag=True, help="The attributes as they lie in the store, as JSON.")
+@click.option("--patch", type=int, metavar="I", help="This patch and where it came from; negative counts from the end.")
+@click.option("--volume", multiple=True, metavar="ID", help="This volume and what came of it; or only its patches.")
+@click.option("--annotation", metavar="ROW", help="Where an annotation ended up: its row, or FILE:ROW of a source.")
+@click.option("--kind", multiple=True, help="Only patches of this kind: centered, multi, …; repeatable.")
+@click.option("--class", "class_", multiple=True, metavar="NAME", help="Only patches with a keypoint of this class.")
+@click.option("--fold", multiple=True, type=int, metavar="K", help="Only patches of this fold; repeatable.")
+@click.option("--count", type=click.IntRange(1), default=20, help="Patches of a sheet, drawn if there are more.  [20]")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Of that draw.  [0]")
+@click.option("--png", type=click.Path(path_type=Path), help="Draw the patch, or a sheet of patches, into this file.")
+@click.option(
+    "--slice",
+    "slicing",
+    type=click.Choice(["keypoint", "middle", "max", "min"]),
+    default="keypoint",
+    help="Through the most central keypoint, through the middle, or a projection.  [keypoint]",
+)
+@click.option("--gaussian/--no-gaussian", default=True, help="Lay the Gaussian over pictures.  [yes]")
+@click.option(
+    "--picture/--no-picture",
+    default=None,
+    help="Show it in the terminal too; NO_COLOR forbids it.  [a patch, where the terminal is known to]",
+)
 @click.option("--array", help="Array inside a container of several.")
 @click.option("--unsigned", is_flag=True, help="Read MRC mode 0 and bytes of EM as uint8.")
 @click.option("--volume-format", metavar="NAME", help="Read as a volume of this format.")
 @click.option("--format", "annotation_format", metavar="NAME", help="Read as annotations of this format.")
 @click.option("--columns", multiple=True, metavar="ROLE=NAME,…", help="A table's columns: z=NAME,y=NAME,x=NAME.")
 @click.option("--axis-order", metavar="ORDER", help="What a table's three values are, such as zyx.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.pass_context
 def command(
+    ctx: click.Context,
     path: str,
     *,
+    tree: bool,
+    attributes: bool,
     patch: int | None,
+    volume: tuple[str, ...],
+    annotation: str | None,
+    kind: tuple[str, ...],
+    class_: tuple[str, ...],
+    fold: tuple[int, ...],
+    count: int,
+    seed: int,
     png: Path | None,
-    as_json: bool,
+    slicing: Slicing,
+    gaussian: bool,
+    picture: bool | None,
     array: str | None,
     unsigned: bool,
     volume_format: str | None,
     annotation_format: str | None,
     columns: tuple[str, ...],
     axis_order: str | None,
+    as_json: bool,
 ) -> None:
-    """Show a store, one of its patches, a volume or an annotation file: what was read, and what was assumed.
+    """Show a store, a part of it, a volume or an annotation file: what was read, and what was assumed.
 
     \b
       keypatch inspect out.zarr
       keypatch inspect out.zarr --patch 7 --png patch.png
+      keypatch inspect out.zarr --annotation picks.csv:12
+      keypatch inspect out.zarr --kind centered --fold 0 --png sheet.png
       keypatch inspect tomogram.mrc
       keypatch inspect particles.star
     """  # noqa: D301
     store = None if volume_format or annotation_format else _store(path)
     if store is not None:
-        _show_store(store, patch, png, as_json=as_json)
+        from keypatch.audit.selection import Selection
+        from keypatch.cli.inspect_store import Asked, show
+
+        show(
+            store,
+            Asked(
+                tree=tree,
+                attributes=attributes,
+                patch=patch,
+                annotation=annotation,
+                selection=Selection(kind, class_, fold, volume),
+                count=count,
+                seed=seed,
+                png=png,
+                slicing=slicing,
+                gaussian=gaussian,
+                picture=picture,
+                as_json=as_json,
+            ),
+        )
         return
-    if patch is not None or png is not None:
-        raise UsageError.at(path, expected="a store with --patch and --png", found="something else")
+    of_a_store = _of_a_store(ctx)
+    if of_a_store:
+        raise UsageError.at(path, expected=f"a store, to which {', '.join(of_a_store)} belong", found="something else")
     description = _describe_source(path, array, unsigned, volume_format, annotation_format, columns, axis_order)
     if as_json:
         printing.as_json(description.to_json())
     else:
         click.echo(inspect_text.source_text(description))
+
+
+def _of_a_store(ctx: click.Context) -> list[str]:
+    """Flags that were given and that only a store has."""
+    names = (*_Sectioned.sections["Of a store"], *_Sectioned.sections["Pictures of a store"])
+    given = (param for param in ctx.command.params if param.name in names)
+    return [
+        param.opts[0] for param in given if ctx.get_parameter_source(str(param.name)) == ParameterSource.COMMANDLINE
+    ]
 
 
 def _store(path: str) -> Store | None:
@@ -82,38 +160,6 @@ def _store(path: str) -> Store | None:
         if Path(path).suffix == ".zip":
             return None
         raise
-
-
-def _show_store(store: Store, index: int | None, png: Path | None, *, as_json: bool) -> None:
-    from keypatch.audit.inspect import describe_patch, describe_store
-
-    if index is not None and not -len(store) <= index < len(store):
-        raise UsageError.at("--patch", expected=f"0 to {len(store) - 1}", found=str(index))
-    if png is not None:
-        _draw(store, index, png)
-    if index is None:
-        whole = describe_store(store.path)
-        click.echo(printing.json_text(whole.to_json()) if as_json else inspect_text.store_text(whole))
-    else:
-        patch = describe_patch(store, index)
-        click.echo(printing.json_text(patch.to_json()) if as_json else inspect_text.patch_text(patch))
-    if png is not None:
-        printing.note(f"keypatch: wrote {png}")
-
-
-def _draw(store: Store, index: int | None, png: Path) -> None:
-    from keypatch.audit.picture import contact_sheet, patch_picture
-
-    if index is None:
-        step = max(1, -(-len(store) // SHEET_PATCHES))
-        picture = contact_sheet(store, range(0, len(store), step))
-    else:
-        stored = store.read_gaussian(index) if store.has_gaussian else None
-        picture = patch_picture(store[index], stored, classes=store.classes, ds_factor=store.ds_factor)
-    try:
-        picture.save(png, format="PNG")
-    except OSError as error:
-        raise WriteError.at(png, expected="to write a picture there", found=error.strerror or str(error)) from error
 
 
 def _describe_source(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         StoreDescription,
         VolumeDescription,
     )
+    from keypatch.audit.tracing import AnnotationDescription, Node, PatchRow, StoredVolumeDescription
 
 SHOWN = 10
 """Volumes, keypoints or names that are listed one by one."""
@@ -77,7 +78,7 @@ def patch_text(patch: PatchDescription) -> str:
     box = " ".join(f"{axis}[{a}:{b}]" for axis, a, b in zip("zyx", patch.origin, patch.stop, strict=True))
     pairs = [
         ("patch", f"{patch.index}, {patch.kind}" + (f", fold {patch.fold}" if patch.fold >= 0 else "")),
-        ("volume", f"{patch.volume}, voxels {box}"),
+        ("cut from", f"{patch.volume}, voxels {box} of {patch.file}"),
         ("padding", f"{patch.padded_share:.1%}" if patch.padded_share else "none"),
         ("spacing", _angstrom(patch.voxel_spacing)),
         ("sigma", f"{_numbers(patch.ds_sigma)} coarse voxels, {_angstrom(patch.angstrom_sigma)}"),
@@ -100,6 +101,84 @@ def _keypoint_line(keypoint: KeypointDescription) -> str:
         f"  {keypoint.class_name}{where}: rs {_point(keypoint.local_rs)}, ds {_point(keypoint.local_ds)}, "
         f"volume {_point(keypoint.global_coords)}, {keypoint.source} row {keypoint.source_row}"
     )
+
+
+def tree_text(path: str, nodes: Sequence[Node]) -> str:
+    """Groups and arrays with what they hold, indented as they lie."""
+    lines, named = [path], [(node, "  " * node.path.count("/") + node.path.rpartition("/")[2]) for node in nodes]
+    width = max(len(name) for _, name in named)
+    for node, name in named:
+        of_a_group = node.shape is None
+        is_array = "" if of_a_group else f"{printing.shape(node.shape or ())} {node.dtype}"
+        size = "" if node.size is None else f"{printing.plural(node.files or 0, 'file')}, {printing.size(node.size)}"
+        lines.append(f"  {name + '/' * of_a_group:<{width + 1}}  {is_array:<22}  {size:<18}  {node.meaning}".rstrip())
+    return "\n".join(lines)
+
+
+def patches_text(selection: str, patches: Sequence[PatchRow]) -> str:
+    """The patches of a selection, the first ones one by one."""
+    lines = [f"{printing.plural(len(patches), 'patch', 'patches')}: {selection}"]
+    return "\n".join([*lines, *_patch_lines(patches)])
+
+
+def _patch_lines(patches: Sequence[PatchRow]) -> list[str]:
+    lines = []
+    for patch in patches[:SHOWN]:
+        fold = f", fold {patch.fold}" if patch.fold >= 0 else ""
+        origin = ", ".join(map(str, patch.origin))
+        held = printing.counted(patch.inside) if patch.inside else "no keypoint"
+        beyond = f", {patch.beyond} beyond the border" if patch.beyond else ""
+        lines.append(f"  {patch.index}: {patch.kind}{fold}, {patch.volume} from ({origin}), {held}{beyond}")
+    return lines + _more(len(patches))
+
+
+def stored_volume_text(volume: StoredVolumeDescription) -> str:
+    """A volume of a store, its patches and its annotations."""
+    record = volume.record
+    kinds: dict[str, int] = {}
+    for patch in volume.patches:
+        kinds[patch.kind] = kinds.get(patch.kind, 0) + 1
+    scaling = record.get("scaling", {})
+    low, high = scaling.get("low"), scaling.get("high")
+    as_they_are = f"as {scaling.get('dtype')}" + ("" if low is None else f", {low:g} to {high:g} in the source")
+    pairs = [
+        ("volume", str(record["id"]) + (f", fold {record['fold']}" if record.get("fold", -1) >= 0 else "")),
+        ("file", f"{record['path']}, {record['format']}"),
+        ("shape", f"{printing.shape(record['shape'])} (z, y, x) {record['dtype']}"),
+        ("spacing", f"{_angstrom(record['voxel_spacing'])} ({record['voxel_spacing_from']})"),
+        ("voxels", f"stored {as_they_are}"),
+        *((key, _value(value)) for key, value in record.get("conventions", {}).items()),
+        ("patches", f"{len(volume.patches)} ({printing.counted(kinds)})"),
+    ]
+    lines = [printing.rows(pairs), *_patch_lines(volume.patches)]
+    lines.append(f"{printing.plural(len(volume.annotations), 'annotation')}")
+    for row in volume.annotations[:SHOWN]:
+        held = f"in patch {', '.join(map(str, row.patches[:SHOWN]))}" if row.patches else "in no patch"
+        more = f" and {len(row.patches) - SHOWN} more" if len(row.patches) > SHOWN else ""
+        lines.append(
+            f"  {row.row}: {row.class_name} {_point(row.coords)}, {row.source} row {row.source_row}, {held}{more}"
+        )
+    return "\n".join(lines + _more(len(volume.annotations)))
+
+
+def annotation_text(annotation: AnnotationDescription) -> str:
+    """Where an annotation came from and where it ended up."""
+    inside = [sighting for sighting in annotation.sightings if sighting.inside]
+    beyond = [sighting for sighting in annotation.sightings if not sighting.inside]
+    fold = f", fold {annotation.fold}" if annotation.fold >= 0 else ""
+    score = "" if annotation.score is None else f", score {annotation.score:g}"
+    pairs = [
+        ("annotation", f"{annotation.row}, {annotation.class_name}{score}"),
+        ("from", f"{annotation.source} row {annotation.source_row}"),
+        ("volume", f"{annotation.volume}{fold}, at {_point(annotation.coords)}"),
+        ("ended up", f"in {printing.plural(len(inside), 'patch', 'patches')}, and reaches into {len(beyond)} more"),
+    ]
+    lines = [
+        f"  patch {sighting.patch}, {sighting.kind}{'' if sighting.inside else ' (beyond)'}: "
+        f"rs {_point(sighting.local_rs)}, ds {_point(sighting.local_ds)}"
+        for sighting in annotation.sightings[:SHOWN]
+    ]
+    return "\n".join([printing.rows(pairs), *lines, *_more(len(annotation.sightings))])
 
 
 def source_text(source: VolumeDescription | AnnotationsDescription) -> str:
