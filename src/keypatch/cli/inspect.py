@@ -30,7 +30,14 @@ class _Sectioned(Sectioned):
     }  # fmt: skip
 
 
-@click.command(cls=_Sectioned)
+_EPILOG = (
+    "A picture in the terminal: by the protocol of kitty, iTerm2 or sixel where its variables name such a terminal, else "
+    "in half blocks where COLORTERM says 24 bits. KEYPATCH_PICTURE=kitty, iterm2, sixel, blocks or none decides instead. "
+    "Exit codes: 0 fine, 2 wrong usage, 3 cannot be read."
+)
+
+
+@click.command(cls=_Sectioned, epilog=_EPILOG)
 @click.argument("path", metavar="STORE|VOLUME|ANNOTATIONS")
 @click.option("--tree", is_flag=True, help="Every group and array, what it holds and takes on the disk.")
 @click.option("--attributes", is_flag=True, help="The attributes as they lie in the store, as JSON.")

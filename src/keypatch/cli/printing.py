@@ -71,7 +71,7 @@ def omissions(left_out: Sequence[Mapping[str, Any]]) -> str:
     """What was left out, with its reason and the first few items."""
     lines = []
     for entry in left_out:
-        what = entry["what"] if entry["count"] != 1 else _SINGULAR[entry["what"]]
+        what = entry["what"] if entry["count"] != 1 else _SINGULAR.get(entry["what"], entry["what"])
         lines.append(f"  {entry['count']} {what}: {entry['reason']}")
         items = list(entry["items"])
         lines += [f"    {item}" for item in items[:ITEMS_SHOWN]]
