@@ -31,9 +31,9 @@ class _Sectioned(Sectioned):
 
 
 _EPILOG = (
-    "A picture in the terminal: by the protocol of kitty, iTerm2 or sixel where its variables name such a terminal, else "
-    "in half blocks where COLORTERM says 24 bits. KEYPATCH_PICTURE=kitty, iterm2, sixel, blocks or none decides instead. "
-    "Exit codes: 0 fine, 2 wrong usage, 3 cannot be read."
+    "A picture in the terminal: by the protocol of kitty, iTerm2 or sixel where its variables name such a terminal, "
+    "else in half blocks where COLORTERM says 24 bits. KEYPATCH_PICTURE=kitty, iterm2, sixel, blocks or none decides "
+    "instead. Exit codes: 0 fine, 2 wrong usage, 3 cannot be read."
 )
 
 
