@@ -9,17 +9,15 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from keypatch import gaussian
 from keypatch.audit.findings import Findings
 from keypatch.audit.gaussians import has_usable_offsets, keypoints_of
 from keypatch.audit.recut import opened_volume
-from keypatch.audit.shards import UnitArray
 from keypatch.audit.voxels import known_padding
 from keypatch.converters.crop import cut
 from keypatch.converters.scaling import Scaling
 from keypatch.errors import KeypatchError
+from keypatch.formats.store.arrays import ShardedArray
 from keypatch.formats.store.digest import file_sha256
 from keypatch.formats.store.disk import sync_folder
 from keypatch.formats.store.schema import IMAGE
@@ -231,9 +229,9 @@ class Rebuilder:
 
     def _first_other(self, name: str, unit: int) -> int | None:
         """The first patch of a sound shard that comes out with other values; None where only the bytes differ."""
-        with UnitArray(self._target, name, unit, Findings()) as shard:
-            for patch, values in zip(shard.patches, self._patches(name, unit), strict=True):
-                stored = shard.read(patch)
-                if stored is not None and not np.array_equal(stored.view(np.uint8), values.view(np.uint8)):
-                    return patch
+        array, spec = ShardedArray(self._target.folder / name), self._target.arrays[name]
+        for patch, values in zip(spec.unit_patches(unit), self._patches(name, unit), strict=True):
+            stored = array.read(patch, [0] * len(spec.item_shape), spec.item_shape)
+            if stored.tobytes() != values.tobytes():
+                return patch
         return None
