@@ -533,6 +533,19 @@ def test_a_kept_build_beside_the_store_is_kept(made: Made, store: Spoiled) -> No
     assert not (journal.folder / "repair").exists()
 
 
+def test_what_a_killed_repair_left_is_taken_away_though_nothing_is_damaged(made: Made, store: Spoiled) -> None:
+    work = build_folder(store.path) / "repair"
+    work.mkdir(parents=True)
+    (work / "image-1.partial").write_bytes(b"half")
+    with Journal(build_folder(store.path)).held(store.path):  # somebody may be at work there
+        assert repair(store, made.source).passed
+        assert work.exists()
+    assert repair(store, made.source, dry_run=True).passed
+    assert work.exists()
+    assert repair(store, made.source).passed
+    assert not build_folder(store.path).exists()
+
+
 def test_a_disk_that_fills_up_is_an_error_and_harms_nothing(
     made: Made, store: Spoiled, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from keypatch.converters.build import Progress
     from keypatch.findings import Finding
 
+_WORK: Final = "repair"
+"""In the build folder: shards that are not finished yet."""
+
 _NO_DAMAGE_OF_METADATA: Final = frozenset({"KP111", "KP112", "KP118"})
 """Strays and links, which are listed as such; and that the store is newer."""
 
@@ -168,6 +171,8 @@ def repair(
                     remove_strays(found.target, found.strays)
                     removed = found.strays
                 shards = tuple(_repaired(found, volumes, work, progress or Silent()))
+        elif not dry_run:
+            _tidy_up(found)
     remaining = tuple(name for name in found.strays if name not in removed)
     tried = volumes is not None and not dry_run
     hopeless = bool(found.metadata) or (tried and not all(shard.repaired for shard in shards))
@@ -335,7 +340,7 @@ def _held(found: _Examination) -> Iterator[Path]:
                 hint="repair a copy, or let its owner do it",
             )
     journal = Journal(build_folder(store))
-    work = journal.folder / "repair"
+    work = journal.folder / _WORK
     with journal.held(store):
         try:
             if _root(store) != found.root:
@@ -348,6 +353,15 @@ def _held(found: _Examination) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
             if not journal.has_results():
                 journal.remove()
+
+
+def _tidy_up(found: _Examination) -> None:
+    """Take away what a repair that was killed after its last shard has left, unless somebody is at work there."""
+    from keypatch.converters.journal import build_folder  # noqa: PLC0415
+
+    if (build_folder(found.target.folder) / _WORK).is_dir():
+        with contextlib.suppress(UsageError, WriteError), _held(found):
+            pass
 
 
 def _may_write(folder: Path) -> bool:
