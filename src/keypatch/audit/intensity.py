@@ -270,7 +270,8 @@ def _key(distances: NDArray[np.float64]) -> NDArray[np.uint16]:
     bits = np.clip(distances, -largest, largest).astype(np.float32).view(np.uint32)
     high = (bits >> 16).astype(np.uint16)
     # Negative floats ascend as their bits descend: all their bits are turned, of the others only the sign.
-    return high ^ ((high >> 15) * np.uint16(0x7FFF) | np.uint16(0x8000))
+    turned: NDArray[np.uint16] = np.bitwise_xor(high, np.where(high & 0x8000, 0xFFFF, 0x8000).astype(np.uint16))
+    return turned
 
 
 def _lower_edge(keys: NDArray[np.int64]) -> NDArray[np.float64]:
