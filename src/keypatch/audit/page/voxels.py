@@ -1,0 +1,80 @@
+"""Patches made small enough to travel inside a page: averaged down, 8 bits a voxel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keypatch.audit.panels import contrast_window
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from keypatch.formats.store import Patch
+    from keypatch.geometry import Shape3
+
+
+@dataclass(frozen=True)
+class SmallPatch:
+    """The voxels of a patch as a page has them.
+
+    Attributes:
+        voxels: (d, h, w) uint8; 0 and 255 are the ends of ``window``.
+        step: Voxels of the patch that were averaged to one, an axis. The last one of an axis may be of fewer.
+        window: Values that are drawn black and white.
+    """
+
+    voxels: NDArray[np.uint8]
+    step: Shape3
+    window: tuple[float, float]
+
+
+def choose_step(shape: Shape3, room: int) -> Shape3:
+    """The smallest steps with which a patch takes at most ``room`` voxels; the longest axis is shortened first."""
+    step = [1, 1, 1]
+
+    def small() -> list[int]:
+        return [-(-n // s) for n, s in zip(shape, step, strict=True)]
+
+    while math.prod(small()) > max(room, 1):
+        step[int(np.argmax(small()))] += 1
+    return step[0], step[1], step[2]
+
+
+def shrink(patch: Patch, step: Shape3) -> SmallPatch:
+    """Average and quantise a patch; what of it lies in its volume sets the window.
+
+    Raises:
+        StoreError: If the image cannot be read.
+    """
+    small = _averaged(patch.image, step)
+    valid = tuple(
+        slice(a // s, max(-(-b // s), a // s + 1))
+        for a, b, s in zip(patch.valid_start.tolist(), patch.valid_stop.tolist(), step, strict=True)
+    )
+    low, high = contrast_window([small[valid]])
+    with np.errstate(invalid="ignore"):
+        grey = (small - low) / (high - low) if high > low else np.full_like(small, 0.5)
+    quantised = np.rint(np.clip(np.nan_to_num(grey), 0, 1) * 255).astype(np.uint8)
+    return SmallPatch(quantised, step, (low, high))
+
+
+def _averaged(image: NDArray[Any], step: Shape3) -> NDArray[np.float64]:
+    """Mean of each block; plane by plane along z, so that no copy of the whole patch in float64 is made."""
+    depth = image.shape[0]
+    planes = [_averaged_plane(image[z : z + step[0]], step) for z in range(0, depth, step[0])]
+    return np.stack(planes)
+
+
+def _averaged_plane(slab: NDArray[Any], step: Shape3) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore", over="ignore"):
+        plane: NDArray[np.float64] = slab.mean(axis=0, dtype=np.float64)
+        for axis in (0, 1):
+            starts = np.arange(0, plane.shape[axis], step[axis + 1])
+            lengths = np.diff(np.append(starts, plane.shape[axis]))
+            sums = np.add.reduceat(plane, starts, axis=axis)
+            plane = sums / (lengths[:, None] if axis == 0 else lengths)
+    return plane
