@@ -34,8 +34,8 @@ demo: $(VENV)/.installed
 	    --patch-shape 64,96,96 --sigma-angstrom 200 --centered 4 --hard-negatives 2 --negatives 2 --folds 2
 	$(BIN)/keypatch validate $(DEMO)/motors.zarr --depth deep --source $(DEMO)/data/train
 	$(BIN)/keypatch inspect $(DEMO)/motors.zarr --patch 0 --png $(DEMO)/patch.png
-	$(BIN)/keypatch stats $(DEMO)/motors.zarr
-	@echo "Look at $(DEMO)/patch.png; the store is $(DEMO)/motors.zarr."
+	$(BIN)/keypatch stats $(DEMO)/motors.zarr --html $(DEMO)/stats.html
+	@echo "Look at $(DEMO)/patch.png, open $(DEMO)/stats.html in a browser; the store is $(DEMO)/motors.zarr."
 
 test: lint unit
 

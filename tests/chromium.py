@@ -118,13 +118,17 @@ class Chromium:
 
     def open(self, path: Path) -> None:
         """Load a file and wait until its script has run."""
+        self.load(path)
+        self.settle()
+
+    def load(self, path: Path) -> None:
+        """Load a file; what was kept of an earlier one is forgotten."""
         self.events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         deadline = time.monotonic() + PATIENCE
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            assert time.monotonic() < deadline
-            self.run("0")
-        self.settle()
+            assert time.monotonic() < deadline, f"{path} did not load in {PATIENCE} s"
+            self.events.append(self._receive())
 
     def settle(self) -> None:
         """Wait until the page has been laid out and painted again."""

@@ -5,6 +5,6 @@ And `repair`, which does.
 - `keypatch.audit.validate` finds damage, at three depths and against the sources; its codes are in
   `keypatch.audit.findings`.
 - `keypatch.audit.repair` makes damaged shards again and proves that they are what was written.
-- `keypatch.audit.stats` counts what a store holds and what its format saves.
+- `keypatch.audit.stats` counts what a store holds and what its format saves; `keypatch.audit.page` writes it as a page.
 - `keypatch.audit.inspect` describes stores, patches, volumes and annotation files; `keypatch.audit.picture` draws.
 """

@@ -165,12 +165,12 @@ def _plane_area(boxes: NDArray[np.int64]) -> tuple[int, int]:
     """Area in at least one rectangle, and in at least two: (n, 2, 2) start and stop, y, x."""
     ys, xs = np.unique(boxes[:, :, 0]), np.unique(boxes[:, :, 1])
     rows, columns = np.searchsorted(ys, boxes[:, :, 0]), np.searchsorted(xs, boxes[:, :, 1])
-    depth = np.zeros((len(ys), len(xs)), np.int64)
+    depth = np.zeros((len(ys), len(xs)), np.int32)
     # The corners of each rectangle with their signs; summed up along both axes they count the rectangles over a cell.
     for y in (0, 1):
         for x in (0, 1):
             np.add.at(depth, (rows[:, y], columns[:, x]), 1 if x == y else -1)
-    depth = depth.cumsum(axis=0).cumsum(axis=1)[:-1, :-1]
+    depth = depth.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)[:-1, :-1]
     area = np.diff(ys)[:, None] * np.diff(xs)[None, :]
     return int(area[depth >= 1].sum()), int(area[depth >= 2].sum())
 
