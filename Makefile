@@ -4,11 +4,12 @@ VENV ?= .venv
 DEMO ?= demo
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint unit bench soak mutate-sources clean
+.PHONY: help demo test lint unit test-torch bench soak mutate-sources clean
 
 help:
 	@echo "make demo   make small tomograms, convert, validate and picture them, in $(DEMO)/"
 	@echo "make test   lint, type-check and run the tests"
+	@echo "make test-torch  the tests of keypatch.torch and of other libraries' intensity, which need torch"
 	@echo "make bench  time building and reading against a floor and other libraries, in bench.json"
 	@echo "make soak   kill builds 100 times at random moments"
 	@echo "make mutate-sources   damage the real files 10 000 times and read them"
@@ -58,6 +59,14 @@ $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python benchmarks $(BENCH)
+
+$(VENV)/.installed-test-torch: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test-torch]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+test-torch: $(VENV)/.installed-test-torch
+	$(BIN)/pytest -n 2 --dist loadgroup tests/test_augment_*.py tests/test_torch_*.py
 
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/kill_builds.py --times 100
