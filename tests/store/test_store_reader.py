@@ -459,7 +459,7 @@ def test_remote_store_without_fsspec(monkeypatch) -> None:
     try:
         import fsspec  # noqa: F401
     except ImportError:
-        refused("memory://nothing", "expected fsspec for a remote store")
+        refused("s3://nothing/there", "expected fsspec for a remote store")
     else:
         refused("memory://nothing", "expected a keypatch store")
 
