@@ -1,0 +1,316 @@
+"""From a predicted heatmap to points: local maxima, each moved to the centre of the Gaussian that its samples show.
+
+The logarithm of a sampled Gaussian is a quadratic, so its centre and its height follow from a few samples by linear
+least squares, exactly, wherever the centre lies between them or beyond the border:
+
+    ln v(j) = ln a - 1/2 * sum over axes ((j - c) / sigma)^2
+
+With sigma known, ``ln v + 1/2 * sum (j / sigma)^2`` is linear in j: two samples an axis are enough, and noise has
+little to act on. Without it, all ten coefficients of the quadratic are fitted, so a Gaussian that a map has scaled,
+sheared or turned is found as exactly. A sample counts by its value squared, since noise of one size moves ``ln v`` by
+1 / v.
+
+The target takes the maximum where Gaussians of one class overlap. A sample in which another peak stands higher tells
+nothing of this one, and is left out of its fit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from keypatch.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+THRESHOLD: Final = 0.3
+"""Height of a Gaussian from which on it is a peak, where nothing else is said."""
+
+LEAST_SAMPLE: Final = 0.25
+"""Share of the threshold that a peak's highest sample must reach. A Gaussian of sigma s whose centre lies between eight
+coarse voxels shows exp(-3 / (8 s^2)) of its height; below s = 0.52 that is less than this share, and flat noise would
+look the same."""
+
+LARGEST_WINDOW: Final = 3
+"""Samples on either side of a maximum that are fitted at most; it is about one sigma otherwise."""
+
+FARTHEST: Final = 1.0
+"""Coarse voxels that a peak may lie away from its highest sample, but for the outward side of a border."""
+
+_REASSIGNMENTS: Final = 10
+"""Rounds at most; few are needed but where peaks are less than three sigmas apart."""
+_SETTLED: Final = 1e-9
+_RIDGE: Final = 1e-11
+"""Of the weights' sum: keeps an axis along which there is only one sample where that sample is."""
+_SAME_PEAK: Final = 0.5
+"""Coarse voxels within which two maxima of equal height are one peak between two voxels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Peaks:
+    """The peaks of one heatmap, by class and then by falling score.
+
+    Attributes:
+        local_ds: (P, 3) float64 index coordinates on the coarse grid, z, y, x; beyond the grid where a Gaussian reaches
+            in from outside.
+        class_index: (P,) int32 channel.
+        score: (P,) float64 height of the fitted Gaussian. It is above the sample where the centre lies between voxels.
+        value: (P,) float64 the highest sample.
+    """
+
+    local_ds: NDArray[np.float64]
+    class_index: NDArray[np.int32]
+    score: NDArray[np.float64]
+    value: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.local_ds)
+
+
+def find_peaks(heatmap: ArrayLike, *, sigma: ArrayLike | None, threshold: float = THRESHOLD) -> Peaks:
+    """Find the peaks of a heatmap, to a fraction of a coarse voxel.
+
+    Args:
+        heatmap: (C, d, h, w) numbers, about 1 where a keypoint is and 0 where none is.
+        sigma: (3,) or one number, the Gaussian's sigma in coarse voxels that the network was taught; None fits it,
+            which asks more of the samples, and three voxels of every axis.
+        threshold: Least height of a Gaussian.
+
+    Returns:
+        Its peaks, those beyond the border included.
+
+    Raises:
+        UsageError: If the heatmap has other axes or values that are not finite, or sigma or the threshold is not above
+            0, or sigma is None and an axis has fewer than three voxels.
+    """
+    values = _checked_heatmap(heatmap)
+    sigmas = _checked_sigma(sigma, values.shape[1:])
+    if not threshold > 0:
+        raise UsageError.at("threshold", expected="a number above 0", found=f"{threshold}")
+    parts = [_of_channel(channel, sigmas, threshold) for channel in values]
+    return Peaks(
+        np.concatenate([part[0] for part in parts]),
+        np.repeat(np.arange(len(parts), dtype=np.int32), [len(part[0]) for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([part[2] for part in parts]),
+    )
+
+
+def _checked_heatmap(heatmap: ArrayLike) -> NDArray[np.float64]:
+    given = np.asarray(heatmap)
+    if given.ndim != 4 or not given.size or given.dtype.kind not in "fiub":
+        found = f"{given.dtype} of shape {given.shape}"
+        raise UsageError.at("heatmap", expected="numbers of shape (C, d, h, w)", found=found)
+    values = given.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise UsageError.at(
+            "heatmap", expected="finite numbers", found=f"{np.count_nonzero(~np.isfinite(values))} others"
+        )
+    return values
+
+
+def _checked_sigma(sigma: ArrayLike | None, grid: Sequence[int]) -> NDArray[np.float64] | None:
+    if sigma is None:
+        if min(grid) < 3:
+            found = " × ".join(map(str, grid))
+            raise UsageError.at(
+                "heatmap", expected="three voxels an axis, to fit sigma", found=found, hint="give sigma"
+            )
+        return None
+    sigmas = np.asarray(sigma, np.float64)
+    if sigmas.shape not in ((), (3,)) or not np.all(sigmas > 0) or not np.isfinite(sigmas).all():
+        raise UsageError.at("sigma", expected="one number or three, above 0", found=str(sigmas.tolist()))
+    return np.broadcast_to(sigmas, (3,))
+
+
+def _of_channel(
+    channel: NDArray[np.float64], sigma: NDArray[np.float64] | None, threshold: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Centres, heights and highest samples of one class."""
+    at = _maxima(channel, threshold * _least_share(sigma))
+    window = _Window.around(channel, at, sigma)
+    center, height = window.fit(sigma)
+    kept = _without_twins(center, height, height >= threshold)
+    at, window, center, height = at[kept], window.take(kept), center[kept], height[kept]
+    if sigma is not None and len(at) > 1:
+        center, height = _told_apart(window, center, height, sigma)
+    order = np.argsort(-height, kind="stable")
+    return center[order], height[order], channel[tuple(at[order].T)]
+
+
+def _least_share(sigma: NDArray[np.float64] | None) -> float:
+    """Share of a Gaussian's height that its highest sample has at least."""
+    if sigma is None:
+        return 1.0
+    return max(float(np.exp(-0.5 * np.sum((0.5 / sigma) ** 2))), LEAST_SAMPLE)
+
+
+def _maxima(channel: NDArray[np.float64], floor: float) -> NDArray[np.int64]:
+    """(P, 3) indices of voxels that none of their 26 neighbours exceeds, highest first."""
+    from scipy import ndimage  # noqa: PLC0415 - a third of a second that reading stores need not wait for
+
+    highest = ndimage.maximum_filter(channel, size=3, mode="constant", cval=-np.inf)
+    at = np.argwhere((channel == highest) & (channel >= floor))
+    return at[np.argsort(-channel[tuple(at.T)], kind="stable")]
+
+
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """The samples around P maxima.
+
+    Attributes:
+        at: (P, 3) the maxima.
+        grid: (3,) voxels.
+        steps: (P, W, 3) from the maximum to each sample.
+        logs: (P, W) of their values; 0 where a value is not above 0.
+        weights: (P, W) their values squared, over the maximum's; 0 where a value is not above 0.
+    """
+
+    at: NDArray[np.int64]
+    grid: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    logs: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def around(cls, channel: NDArray[np.float64], at: NDArray[np.int64], sigma: NDArray[np.float64] | None) -> _Window:
+        """Boxes of about a sigma to either side, at a border moved inwards so that none has fewer samples."""
+        grid = np.array(channel.shape)
+        radius = np.ones(3) if sigma is None else np.clip(np.rint(sigma), 1, LARGEST_WINDOW)
+        size = np.minimum(2 * radius.astype(np.int64) + 1, grid)
+        first = np.clip(at - size // 2, 0, grid - size)
+        within = np.array(list(itertools.product(*map(range, size))))
+        index = first[:, None] + within
+        values = channel[index[..., 0], index[..., 1], index[..., 2]]
+        positive = values > 0
+        highest = channel[tuple(at.T)][:, None]
+        return cls(
+            at,
+            grid,
+            index - at[:, None],
+            np.log(np.where(positive, values, 1.0)),
+            np.where(positive, values / highest, 0.0) ** 2,
+        )
+
+    def take(self, rows: NDArray[Any]) -> _Window:
+        return _Window(self.at[rows], self.grid, self.steps[rows], self.logs[rows], self.weights[rows])
+
+    def fit(
+        self, sigma: NDArray[np.float64] | None, share: NDArray[np.float64] | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(P, 3) centres and (P,) heights; ``share`` (P, W) of each sample's weight counts."""
+        weights = self.weights if share is None else self.weights * share
+        precision = None if sigma is None else np.diag(sigma**-2.0)
+        shift, precisions = self._shifts(weights, precision)
+        shift = self._bounded(shift)
+        offset = self.steps - shift[:, None]
+        square = np.einsum("pwi,pij,pwj->pw", offset, precisions, offset)
+        level = np.sum(weights * (self.logs + 0.5 * square), axis=1) / weights.sum(axis=1)
+        return self.at + shift, np.exp(np.minimum(level, 700.0))
+
+    def _shifts(
+        self, weights: NDArray[np.float64], precision: NDArray[np.float64] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(P, 3) from the maxima to the centres, and the (P, 3, 3) precisions, fitted or given."""
+        steps = self.steps.astype(np.float64)
+        n = len(steps)
+        linear = [np.ones(steps.shape[:2]), *np.moveaxis(steps, 2, 0)]
+        if precision is not None:
+            flattened = self.logs + 0.5 * np.einsum("pwi,ij,pwj->pw", steps, precision, steps)
+            slope = _least_squares(linear, flattened, weights)[:, 1:]
+            return slope @ np.linalg.inv(precision), np.broadcast_to(precision, (n, 3, 3))
+        pairs = [(i, j) for i in range(3) for j in range(i, 3)]
+        products = [steps[..., i] * steps[..., j] for i, j in pairs]
+        found = _least_squares([*linear, *products], self.logs, weights)
+        fitted = np.zeros((n, 3, 3))
+        for (i, j), coefficient in zip(pairs, found[:, 4:].T, strict=True):
+            fitted[:, i, j] -= coefficient
+            fitted[:, j, i] -= coefficient
+        # A window that is no hill in every direction has no centre: the highest sample stands for it.
+        hill = np.linalg.eigvalsh(fitted).min(axis=1, initial=np.inf) > 0
+        safe = np.where(hill[:, None, None], fitted, np.eye(3))
+        shift = np.linalg.solve(safe, found[:, 1:4, None])[..., 0]
+        return np.where(hill[:, None], shift, 0.0), np.where(hill[:, None, None], fitted, 0.0)
+
+    def _bounded(self, shift: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A centre beyond the next sample contradicts the maximum, but for where there is no next sample."""
+        low = np.where(self.at == 0, -np.inf, -FARTHEST)
+        high = np.where(self.at == self.grid - 1, np.inf, FARTHEST)
+        return np.clip(shift, low, high)
+
+
+def _least_squares(
+    columns: Sequence[NDArray[np.float64]], values: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(P, M) coefficients of P weighted fits of M columns, each (P, W)."""
+    basis = np.stack(columns, axis=-1)
+    weighted = basis * weights[..., None]
+    normal = np.einsum("pwm,pwn->pmn", weighted, basis)
+    ridge = _RIDGE * weights.sum(axis=1)[:, None, None] * np.diag([0.0] + [1.0] * (len(columns) - 1))
+    right = np.einsum("pwm,pw->pm", weighted, values)
+    return np.asarray(np.linalg.solve(normal + ridge, right[..., None])[..., 0], np.float64)
+
+
+def _without_twins(
+    center: NDArray[np.float64], height: NDArray[np.float64], wanted: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Rows that are wanted, one of each peak that shows two equal maxima, highest first."""
+    from scipy.spatial import cKDTree  # noqa: PLC0415 - as above
+
+    rows = np.flatnonzero(wanted)
+    rows = rows[np.argsort(-height[rows], kind="stable")]
+    if len(rows) < 2:
+        return rows
+    twin = np.zeros(len(rows), np.bool_)
+    for first, second in sorted(cKDTree(center[rows]).query_pairs(_SAME_PEAK, p=np.inf)):
+        twin[second] |= not twin[first]
+    return rows[~twin]
+
+
+def _told_apart(
+    window: _Window, center: NDArray[np.float64], height: NDArray[np.float64], sigma: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Fit again, each peak by the samples in which no other stands higher; one that is nearly as high counts little."""
+    pairs = _neighbours(window)
+    if not len(pairs):
+        return center, height
+    samples = window.at[:, None] + window.steps
+    at_maximum = (window.steps == 0).all(axis=2)
+    first, second = pairs.T
+    # The nearest samples are the least of all another peak's: a first guess that leads to the right shares.
+    nearest = np.asarray((np.abs(window.steps) <= 1).all(axis=2), np.float64)
+    center, height = window.fit(sigma, nearest)
+    for _ in range(_REASSIGNMENTS):
+        own = _log_value(samples, center[:, None], height[:, None], sigma)
+        other = np.full(own.shape, -np.inf)
+        there = _log_value(samples[first], center[second, None], height[second, None], sigma)
+        np.maximum.at(other, first, there)
+        nearly = np.exp(np.minimum(2 * (other - own), 0.0))
+        share: NDArray[np.float64] = np.asarray(np.where(at_maximum, 1.0, 1.0 - nearly))
+        before, (center, height) = center, window.fit(sigma, share)
+        if np.abs(center - before).max() < _SETTLED:
+            break
+    return center, height
+
+
+def _neighbours(window: _Window) -> NDArray[np.int64]:
+    """(M, 2) pairs, both ways round, of peaks that may be the higher one in some sample of each other's window."""
+    from scipy.spatial import cKDTree  # noqa: PLC0415 - as above
+
+    # The samples end about a sigma from their peak; a centre more than twice as far off is lower in all of them.
+    scale = np.abs(window.steps).max(axis=(0, 1)) * 2 + 2.0
+    pairs = cKDTree(window.at / scale).query_pairs(1.0, p=np.inf, output_type="ndarray")
+    return np.concatenate([pairs, pairs[:, ::-1]]).astype(np.int64)
+
+
+def _log_value(
+    samples: NDArray[Any], center: NDArray[np.float64], height: NDArray[np.float64], sigma: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    value: NDArray[np.float64] = np.log(height) - 0.5 * np.sum(((samples - center) / sigma) ** 2, axis=-1)
+    return value
