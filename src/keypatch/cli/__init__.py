@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "validate": "Look for damage in stores.",
     "repair": "Make the damaged shards of a store again.",
     "stats": "Count what a store holds and what it saves.",
+    "peaks": "Turn predicted heatmaps into points, and write them.",
 }
 
 DEBUG_VARIABLE: Final = "KEYPATCH_DEBUG"
