@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMATS = ("csv", "byu", "copick", "relion5", "relion4")
 
 
-@click.command()
+@click.command(epilog="Exit codes: 0 written; 2 the heatmaps do not fit the store; 3 cannot read or write.")
 @click.argument("heatmaps", type=click.Path(path_type=Path))
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="File to write; for copick a folder.")
@@ -63,8 +63,6 @@ def command(
       keypatch peaks predicted.npy out.zarr -o submission.csv --format byu --threshold 0.5
       keypatch peaks predicted.zarr out.zarr -o overlay/ --format copick
       keypatch peaks out.zarr/gaussian out.zarr -o back.csv          # the targets themselves, as a trial
-
-    Exit codes: 0 fine, 2 heatmaps that do not fit the store, 3 cannot read or write.
     """  # noqa: D301
     from keypatch.detections import detect
     from keypatch.export import Options, export
