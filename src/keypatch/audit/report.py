@@ -26,6 +26,7 @@ class Table:
         columns: Heads, one a column.
         rows: Cells, all of them; who prints may leave rows out but must say so.
         notes: Sentences below it.
+        listing: Whether it has a row for each of things that may be many, of which a terminal shows the first.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+    listing: bool = False
 
 
 STEPS = {
@@ -179,7 +181,7 @@ def _per_patch(result: StoreStats) -> Table:
     rows = [
         (str(n), str(patches), share(patches / result.patches)) for n, patches in result.keypoints_per_patch.items()
     ]
-    return Table("per_patch", "Keypoints inside a patch", ("keypoints", "patches", "share"), rows)
+    return Table("per_patch", "Keypoints inside a patch", ("keypoints", "patches", "share"), rows, listing=True)
 
 
 def _balance(result: StoreStats) -> Table:
@@ -222,7 +224,7 @@ def _uncovered(result: StoreStats) -> Table:
     ]
     note = "In reach: some patch has it as a keypoint beyond its box."
     columns = ("annotation", "volume", "class", "z y x", "in reach")
-    return Table("uncovered", "Annotations that lie in no patch", columns, rows, [note])
+    return Table("uncovered", "Annotations that lie in no patch", columns, rows, [note], listing=True)
 
 
 def _overlap(result: StoreStats) -> Table:
@@ -233,7 +235,7 @@ def _overlap(result: StoreStats) -> Table:
     ]
     notes = ["Covered: of the volume's voxels, those in a patch. In several: of these, those in two or more."]
     columns = ("volume", "patches", "pairs", "covered", "in several")
-    return Table("overlap", "Overlap of patches", columns, rows, notes)
+    return Table("overlap", "Overlap of patches", columns, rows, notes, listing=True)
 
 
 def _intensity(result: StoreStats) -> Table:
@@ -245,7 +247,7 @@ def _intensity(result: StoreStats) -> Table:
         "Clipped: of the source's voxels, as recorded when they were converted.",
     ]
     columns = ("volume", "read", "1 %", "median", "99 %", "at ends", "clipped", "0.1 to 99.9 %")
-    return Table("intensity", "Stored voxels by volume", columns, rows, notes)
+    return Table("intensity", "Stored voxels by volume", columns, rows, notes, listing=True)
 
 
 def _intensity_row(volume: VolumeIntensity) -> tuple[str, ...]:

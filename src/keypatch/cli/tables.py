@@ -16,7 +16,7 @@ WIDTH: Final = 80
 """Columns that a text table takes at most: what every terminal and every mail shows."""
 
 SHOWN: Final = 10
-"""Rows of a table on a terminal."""
+"""Rows of a listing on a terminal."""
 
 SHOWN_MARKDOWN: Final = 100
 
@@ -28,14 +28,15 @@ _GAP: Final = "  "
 
 def as_text(table: Table) -> str:
     """Aligned columns of `WIDTH` at most: long labels are cut, and what still is too wide continues below."""
+    shown = SHOWN if table.listing else len(table.rows)
     rows = [
         [printable(label), *(_cut(printable(cell), _WIDEST_CELL) for cell in others)]
-        for label, *others in table.rows[:SHOWN]
+        for label, *others in table.rows[:shown]
     ]
     lines = [table.title]
     for columns in _blocks(table.columns, rows):
         lines += _aligned([table.columns[k] for k in columns], [[row[k] for k in columns] for row in rows])
-    lines += _more(table, SHOWN)
+    lines += _more(table, shown)
     lines += [printing.wrapped(note, WIDTH, _INDENT) for note in table.notes]
     return "\n".join(lines)
 

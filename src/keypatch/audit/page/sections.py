@@ -63,7 +63,7 @@ def _card(table: Table, result: StoreStats) -> str:
     if plot and (len(table.rows) > OPEN_ROWS or table.key in _PLOT_ALONE):
         body = f"<details><summary>Figures</summary>{body}</details>"
     notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
-    style = "card wide" if table.key in _WIDE else "card"
+    style = f"card {table.key}" + (" wide" if table.key in _WIDE else "")
     return f'<section class="{style}"><h3>{escape(table.title)}</h3>{plot}{body}{notes}</section>'
 
 
@@ -185,7 +185,7 @@ def _plot_balance(result: StoreStats) -> str:
     shown = [kind for kind, n in result.patches_by_kind.items() if n]
     rows = [
         Bar(
-            f"fold {fold}, {counts.volumes} volumes",
+            f"fold {fold}, {counts.volumes} volume{'' if counts.volumes == 1 else 's'}",
             f"{counts.patches} patches",
             [Segment(counts.kinds[kind], styles[kind], f"{counts.kinds[kind]} {kind}") for kind in shown],
         )
