@@ -173,8 +173,9 @@ def _classes(result: StoreStats) -> Table:
         (name, str(c.annotations), str(c.in_no_patch), str(c.inside), str(c.outside), str(c.patches))
         for name, c in result.classes.items()
     ]
-    columns = ("class", "annotations", "in no patch", "inside", "beyond", "patches with")
-    return Table("classes", "Keypoints by class", columns, rows)
+    columns = ("class", "annotations", "in no patch", "inside", "beyond", "patches")
+    notes = ["Inside or beyond the box of a patch; patches: with one inside, or more."]
+    return Table("classes", "Keypoints by class", columns, rows, notes)
 
 
 def _per_patch(result: StoreStats) -> Table:
