@@ -27,7 +27,7 @@ from tests.builds import (
 )
 from tests.sources import every_file
 
-from keypatch.converters import workers as worker_processes
+from keypatch import workers as worker_processes
 from keypatch.converters.journal import Work
 from keypatch.errors import BuildIncompleteError, WorkerError
 from keypatch.formats.store import Store

@@ -55,7 +55,7 @@ def test_a_build_that_lacks_units_keeps_their_reasons() -> None:
         ("CorruptionError", OSError, errors.EXIT_UNREADABLE),
         ("WriteError", OSError, errors.EXIT_UNREADABLE),
         ("MissingExtraError", ImportError, errors.EXIT_USAGE),
-        ("WorkerError", RuntimeError, errors.EXIT_UNREADABLE),
+        ("WorkerError", RuntimeError, errors.EXIT_INTERNAL),
         ("BuildIncompleteError", Exception, errors.EXIT_FINDINGS),
     ],
 )

@@ -101,9 +101,9 @@ class MissingExtraError(KeypatchError, ImportError):
 
 
 class WorkerError(KeypatchError, RuntimeError):
-    """A worker process that died, for instance killed for the memory it used."""
+    """A worker process that died, for instance killed for the memory it used; nothing is wrong with what was given."""
 
-    exit_code = EXIT_UNREADABLE
+    exit_code = EXIT_INTERNAL
 
 
 class BuildIncompleteError(KeypatchError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
@@ -23,11 +22,11 @@ from keypatch.converters.scaling import Scaling, needs_range
 from keypatch.converters.target import check_target, drop_all_but_shards, publish
 from keypatch.converters.tasks import groups, volume_sources
 from keypatch.converters.units import close_volume, measure_volume, write_group
-from keypatch.converters.workers import SerialExecutor, WorkerPool, pool
 from keypatch.errors import BuildIncompleteError, KeypatchError, WorkerError, WriteError
 from keypatch.formats.store import Store, write_metadata
 from keypatch.formats.store.digest import canonical_json
 from keypatch.formats.store.disk import writing
+from keypatch.workers import SerialExecutor, WorkerPool, cores, executor_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -236,7 +235,7 @@ class _Build:
 
     def _ahead(self, executor: Executor) -> int:
         """Calls in flight: enough that no worker waits, few enough that an error ends the build soon."""
-        return 1 if isinstance(executor, SerialExecutor) else 2 * (self.options.workers or _cores())
+        return 1 if isinstance(executor, SerialExecutor) else 2 * (self.options.workers or cores())
 
 
 def _results(
@@ -270,17 +269,8 @@ def _executor(plan: Plan, options: BuildOptions) -> Iterator[Executor]:
         yield options.executor
         return
     n_bytes = plan.layout.n_patches * plan.layout.image_bytes
-    n_workers = options.workers or (1 if n_bytes <= SERIAL_BYTES else _cores())
-    if n_workers == 1:
-        yield SerialExecutor()
-        return
-    with pool(n_workers) as workers:
-        yield workers
-
-
-def _cores() -> int:
-    """Cores that this process may use, which a scheduler may have made fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with executor_for(options.workers or (1 if n_bytes <= SERIAL_BYTES else cores())) as own:
+        yield own
 
 
 def _identity(plan: Plan, sources: dict[str, list[int]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Worker processes of a build: spawned, quiet on Ctrl-C, and gone as soon as the build that owns them is."""
+"""Worker processes of a build or an audit: spawned, quiet on Ctrl-C, and gone as soon as whoever owns them is."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class SerialExecutor(Executor):
 class WorkerPool(Executor):
     """A pool of spawned processes and what is known of how they ended.
 
-    A worker waits in a thread for the other end of a pipe to close. That happens when the build stops them and when it
-    dies in whatever way, so no worker outlives its build to write into the folder of the next one.
+    A worker waits in a thread for the other end of a pipe to close. That happens when its owner stops it and when the
+    owner dies in whatever way, so no worker outlives its build to write into the folder of the next one.
     """
 
     def __init__(self, n_workers: int) -> None:
@@ -89,6 +89,21 @@ class WorkerPool(Executor):
         self._theirs.close()
 
 
+def cores() -> int:
+    """Cores that this process may use, which a scheduler may have made fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def executor_for(n_workers: int) -> Iterator[SerialExecutor | WorkerPool]:
+    """What runs calls for the block: this process alone for one worker, a `pool` for more."""
+    if n_workers == 1:
+        yield SerialExecutor()
+        return
+    with pool(n_workers) as workers:
+        yield workers
+
+
 @contextlib.contextmanager
 def pool(n_workers: int) -> Iterator[WorkerPool]:
     """A `WorkerPool` for the block; however the block ends, its workers are gone."""
@@ -128,7 +143,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 def _begin(lifeline: Connection) -> None:
-    # Ctrl-C goes to the whole group; the build alone decides what it means.
+    # Ctrl-C goes to the whole group; the owner alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -136,10 +151,10 @@ def _begin(lifeline: Connection) -> None:
     # as leaked on stderr when the process is killed; those of a forked one have none. No process is started here.
     if "fork" in multiprocessing.get_all_start_methods():
         multiprocessing.set_start_method("fork", force=True)
-    threading.Thread(target=_end_with_the_build, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=_end_with_the_owner, args=(lifeline,), daemon=True).start()
 
 
-def _end_with_the_build(lifeline: Connection) -> None:
+def _end_with_the_owner(lifeline: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv_bytes()
     os._exit(1)
