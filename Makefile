@@ -4,7 +4,7 @@ VENV ?= .venv
 DEMO ?= demo
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint unit test-torch bench soak mutate-sources clean
+.PHONY: help demo test lint unit test-torch bench soak mutate mutate-sources clean
 
 help:
 	@echo "make demo   make small tomograms, convert, validate and picture them, in $(DEMO)/"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench  time building and reading against a floor and other libraries, in bench.json"
 	@echo "make soak   kill builds 100 times at random moments"
 	@echo "make mutate-sources   damage the real files 10 000 times and read them"
+	@echo "make mutate damage stores 10000 times at random and see that validate finds it (N=, SEED=)"
 	@echo "make clean  remove the virtual environment and the demo"
 
 $(BIN)/python:
@@ -73,6 +74,14 @@ soak: $(VENV)/.installed
 
 mutate-sources: $(VENV)/.installed-test
 	$(BIN)/python tests/soak/mutate_sources.py --times 10000
+
+# Damage to stores; N says how often, SEED which, MUTATE takes flags such as --seconds 600.
+N ?= 10000
+SEED ?= 0
+MUTATE ?=
+
+mutate: $(VENV)/.installed-test
+	$(BIN)/python tests/soak/mutate_store.py --times $(N) --seed $(SEED) $(MUTATE)
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -21,7 +21,7 @@ from keypatch.converters.crop import cut
 from keypatch.converters.scaling import Scaling, measure, needs_range
 from keypatch.formats.store import StoreLayout, write_metadata, write_unit
 from keypatch.formats.store.codecs import choose_codec
-from keypatch.formats.store.digest import file_sha256, metadata_digest, store_digest
+from keypatch.formats.store.digest import file_digests, file_sha256, metadata_digest, store_digest
 from keypatch.formats.store.layout import shard_key
 from keypatch.formats.store.schema import AXES, COORDINATE_RULE, KINDS, SCHEMA_VERSION
 from keypatch.formats.volumes import open_volume
@@ -374,10 +374,15 @@ def reseal(store: Spoiled | Path, *, shards: bool = False) -> None:
             sizes = np.array([file.stat().st_size for file in files], np.int64)
             edit_table(store, f"integrity/{name}_sha256", lambda _, new=hashes: new)
             edit_table(store, f"integrity/{name}_size", lambda _, new=sizes: new)
-    metadata = metadata_digest(Path(store))
+    files = file_digests(Path(store))
+    metadata = metadata_digest(files)
 
     def seal(attributes: dict[str, Any]) -> None:
-        attributes["digests"] = {"metadata": metadata, "store": store_digest(metadata, attributes)}
+        attributes["digests"] = {
+            "metadata": metadata,
+            "store": store_digest(metadata, attributes),
+            "files": files,
+        }
 
     edit_attributes(store, seal)
 

@@ -19,6 +19,7 @@ from .stores import (
     attribute,
     copy_of,
     edit_attributes,
+    edit_table,
     flip,
     flipped,
     make_store,
@@ -29,6 +30,7 @@ from .stores import (
 IMAGE0 = "image/c/0/0/0/0"
 IMAGE1 = "image/c/1/0/0/0"
 TARGET2 = "gaussian/c/2/0/0/0/0"
+DIGESTS = ("zarr.json", "attributes", "keypatch", "digests")
 RS_CHUNK = "keypoints/local_rs_coords/c/0/0"
 
 
@@ -89,7 +91,16 @@ DAMAGE = [
     Case("image's metadata removed", lambda s: (s / "image/zarr.json").unlink(), "KP101", "image/zarr.json"),
     Case("image's metadata a list", lambda s: (s / "image/zarr.json").write_text("[1]"), "KP102", "image/zarr.json"),
     Case("bit in a table's metadata", flipped("patches/fold/zarr.json", 0, 7), "KP102", "patches/fold/zarr.json"),
-    Case("blank in metadata", lambda s: _append(s / "patches/zarr.json", b" "), "KP115", "zarr.json: digests.metadata"),
+    Case("blank in metadata", lambda s: _append(s / "patches/zarr.json", b" "), "KP115", "patches/zarr.json"),
+    Case("blank in the root", lambda s: _append(s / "zarr.json", b" "), "KP120", "zarr.json: line "),
+    Case(
+        "other attributes beside ours", nested("zarr.json", "attributes", "more", value=1), "KP120", "zarr.json: line "
+    ),
+    Case(
+        "digest in the list", nested(*DIGESTS, "files", "patches/zarr.json", value="0"), "KP115", "zarr.json: digests."
+    ),
+    Case("list of digests removed", nested(*DIGESTS, "files", value=None), "KP106", "zarr.json: digests"),
+    Case("digest too many", nested(*DIGESTS, "more", value="x"), "KP106", "zarr.json: digests"),
     Case("list of volumes no JSON", lambda s: (s / "volumes/zarr.json").write_text("{"), "KP102", "volumes/zarr.json"),
     Case("deep nesting", lambda s: (s / "patches/zarr.json").write_text("[" * 99999), "KP102", "patches/zarr.json"),
     Case("attribute edited", attribute(recipe={"padding": "zero"}), "KP116", "zarr.json: digests.store"),
@@ -145,15 +156,59 @@ def test_a_link_within_the_store_is_followed(store: Spoiled) -> None:
     assert {f.code for f in validate(store, "full").findings} >= {"KP114", "KP201"}
 
 
-def test_a_file_without_permission_is_a_finding(store: Spoiled, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_that_cannot_be_read_is_a_finding(store: Spoiled, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests may run as root, who may read everything, so the refusal is acted."""
-    real = Path.open
+    real = os.open
 
-    def refuse(self: Path, *args: object, **options: object) -> object:
-        if self == store / IMAGE1:
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *args, **options)
+    def refuse(path: object, *args: object, **options: object) -> int:
+        if path == store / IMAGE1:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **options)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     report = validate(store, "full")
     assert {(f.code, f.where) for f in report.findings} == {("KP117", IMAGE1)}
+    assert report.checked.units == store.made.layout.n_units
+
+
+def test_a_shard_that_shrinks_while_it_is_read_is_a_finding(store: Spoiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (store / IMAGE1).stat().st_size
+    monkeypatch.setattr(os, "fstat", _larger(os.fstat, store / IMAGE1, 10))
+    found = {(f.code, f.where): f.found for f in validate(store, "full").findings}
+    assert set(found) == {("KP117", IMAGE1)}
+    assert "cut meanwhile" in found["KP117", IMAGE1]
+    assert (store / IMAGE1).stat().st_size == size
+
+
+def _larger(real, path: Path, more: int):
+    """``os.fstat`` as if there were more bytes in one file."""
+    number = path.stat().st_ino
+
+    def fstat(descriptor: int) -> os.stat_result:
+        status = real(descriptor)
+        if status.st_ino != number:
+            return status
+        fields = list(status)
+        fields[6] += more
+        return os.stat_result(fields)
+
+    return fstat
+
+
+@pytest.mark.parametrize("name", ["size", "sha256"])
+def test_a_shard_is_not_blamed_for_a_damaged_record(store: Spoiled, name: str) -> None:
+    """A row of ``integrity/`` changed with its checksum: the table is not the one that was written, the shards are."""
+    edit_table(store, f"integrity/image_{name}", lambda values: values.__setitem__(1, values[1] ^ 1))
+    found = {(f.code, f.where) for f in validate(store, "full").findings}
+    assert found == {("KP115", f"integrity/image_{name}/c/0" + ("/0" if name == "sha256" else ""))}
+
+
+@pytest.mark.parametrize("name", ["image", "gaussian"])
+def test_shards_are_hashed_though_the_metadata_of_their_array_is_lost(store: Spoiled, name: str) -> None:
+    (store / name / "zarr.json").write_text("{")
+    shard = {"image": IMAGE1, "gaussian": TARGET2}[name]
+    flip(store / shard, 40)
+    found = {(f.code, f.where) for f in validate(store, "full").findings}
+    assert {("KP102", f"{name}/zarr.json"), ("KP201", shard)} <= found
+    (store / shard).unlink()
+    assert ("KP113", shard) in {(f.code, f.where) for f in validate(store, "quick").findings}

@@ -359,8 +359,31 @@ def test_the_severity_is_that_of_the_code() -> None:
 
 def test_findings_of_one_kind_are_capped_and_counted(store: Spoiled) -> None:
     edit_table(store, "keypoints/local_ds_coords", lambda values: values + 1)
-    found = [f for f in validate(store, "full").findings if f.code == "KP304"]
     n = len(store.made.columns["keypoints/class_index"])
-    assert len(found) == 11
-    assert found[-1].where == "keypoints/local_ds_coords"
-    assert found[-1].found == f"and {n - 10} more"
+    report = validate(store, "full")
+    assert sum(f.code == "KP304" for f in report.findings) == 10
+    assert report.counts["KP304"] == n
+    assert report.unlisted == {"KP304": n - 10}
+    assert report.n_errors == n + 1  # and the file that is another
+
+
+@pytest.mark.parametrize("limit", [0, 1, 7, 1000])
+def test_as_many_are_listed_as_asked_for_and_all_are_counted(store: Spoiled, limit: int) -> None:
+    edit_table(store, "keypoints/local_ds_coords", lambda values: values + 1)
+    edit_table(store, "patches/valid_start", lambda values: values + 1)
+    usual, report = validate(store, "full"), validate(store, "full", max_findings=limit)
+    assert report.counts == usual.counts
+    total = sum(report.counts.values())
+    assert len(report.findings) == min(limit, total)
+    assert sum(report.unlisted.values()) == total - len(report.findings)
+    assert not report.passed()
+    if limit >= total:
+        assert set(usual.findings) <= set(report.findings)
+    assert report.to_json()["errors"] == total
+
+
+def test_offsets_that_lead_nowhere_stop_no_depth(store: Spoiled) -> None:
+    """A count of patches that the tables do not have, and shards that are there: no row is looked up beyond the end."""
+    nested(IMAGE, "shape", 0, value=99)(store)
+    report = validate(store, "deep", store.made.source)
+    assert "KP104" in report.counts

@@ -118,11 +118,23 @@ def validate(
     depth: str = "full",
     source: str | PathLike[str] | None = None,
     subset: tuple[int, int] | None = None,
+    *,
+    workers: int | None = 1,
+    max_findings: int | None = None,
+    expect_digest: str | None = None,
 ) -> ValidationReport:
     """Look for damage in a store; see `keypatch.audit.validate.validate`."""
     from keypatch.audit.validate import validate as run  # noqa: PLC0415
 
-    return run(path, depth=depth, source=source, subset=subset)
+    return run(
+        path,
+        depth=depth,
+        source=source,
+        subset=subset,
+        workers=workers,
+        max_findings=max_findings,
+        expect_digest=expect_digest,
+    )
 
 
 def repair(

@@ -59,6 +59,6 @@ class Finding:
 
 
 def one_line(value: object) -> str:
-    """A text without line breaks, printable whatever bytes a file's name has."""
-    text = str(value).encode("utf-8", "backslashreplace").decode()
-    return " ".join(text.split())
+    """A text without line breaks and control signs, printable whatever bytes a file's name has."""
+    text = " ".join(str(value).split())
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -141,8 +141,20 @@ def test_digests_as_the_schema_defines_them(made) -> None:
     digests = root.pop("digests")
     canonical = json.dumps(root, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     whole = hashlib.sha256(f"{metadata}\n{canonical}\n".encode()).hexdigest()
-    assert digests == {"metadata": metadata, "store": whole}
+    assert digests == {
+        "metadata": metadata,
+        "store": whole,
+        "files": {name: hashlib.sha256(everything[name]).hexdigest() for name in listed},
+    }
     assert made.digest == whole == Store(made.folder).digest
+
+
+def test_the_root_is_written_as_the_schema_says(made) -> None:
+    text = (made.folder / "zarr.json").read_bytes()
+    root = json.loads(text)
+    assert list(root) == ["zarr_format", "node_type", "attributes"]
+    assert list(root["attributes"]) == ["keypatch"]
+    assert text == (json.dumps(root, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 @pytest.mark.parametrize("array", ["image", "gaussian"])

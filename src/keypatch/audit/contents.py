@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from keypatch.audit.findings import CAP
 from keypatch.audit.tree import first_missing, numbered
 from keypatch.errors import CorruptionError
 
@@ -19,9 +18,15 @@ if TYPE_CHECKING:
     from keypatch.audit.findings import Findings
     from keypatch.audit.metadata import TableSpec
     from keypatch.audit.tree import Tree
+    from keypatch.formats.store.codecs import ChunkCodec
 
 _SLACK: Final = 4096
 """Bytes by which a chunk that does not compress may be larger than its values: frame headers and the checksum."""
+
+
+def largest_encoded(codec: ChunkCodec) -> int:
+    """More bytes than any compressor makes of one chunk; a chunk that claims more is not read."""
+    return 2 * codec.nbytes + _SLACK
 
 
 def read_tables(
@@ -67,7 +72,7 @@ def _read_table(folder: Path, tree: Tree, spec: TableSpec, findings: Findings) -
 
 def _report_missing(there: Mapping[int, int], spec: TableSpec, findings: Findings) -> None:
     path = spec.table.path
-    missing = first_missing(there, spec.n_chunks, CAP)
+    missing = first_missing(there, spec.n_chunks, findings.cap)
     for k in missing:
         findings.add("KP208", spec.chunk_name(k), expected="a chunk", found="no such file", within=path)
     findings.add_uncounted("KP208", path, spec.n_chunks - len(there) - len(missing))
@@ -75,7 +80,7 @@ def _report_missing(there: Mapping[int, int], spec: TableSpec, findings: Finding
 
 def _read_chunk(folder: Path, tree: Tree, spec: TableSpec, k: int, out: NDArray[Any], findings: Findings) -> bool:
     name, path = spec.chunk_name(k), spec.table.path
-    limit = 2 * spec.codec.nbytes + _SLACK
+    limit = largest_encoded(spec.codec)
     if tree.files[name] > limit:
         findings.add("KP209", name, expected=f"at most {limit} bytes", found=tree.files[name], within=path)
         return False

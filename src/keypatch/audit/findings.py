@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CAP: Final = 10
-"""Findings of one code within one array that are listed one by one; the rest is counted."""
+"""Findings of one code within one array that are listed one by one unless asked otherwise; the rest is counted."""
 
 _RESTORE: Final = "restore the file from a copy, or build the store again"
 _REPAIR: Final = "run keypatch repair, restore the file from a copy, or build the store again"
@@ -36,10 +36,12 @@ CODES: Final[Mapping[str, Code]] = {
     "KP112": Code("error", "A link leads out of the store; it was not followed.", "put the file itself there"),
     "KP113": Code("error", "A shard file is missing; Zarr readers show its patches as zeros.", _REPAIR),
     "KP114": Code("error", "A shard file has not the size that was recorded.", _REPAIR),
-    "KP115": Code("error", "The metadata files are not those that were written.", _RESTORE),
+    "KP115": Code("error", "A metadata file, or a chunk of a table, is not the one that was written.", _RESTORE),
     "KP116": Code("error", "The root's attributes are not those that were written.", _RESTORE),
     "KP117": Code("error", "A file cannot be read.", "check the permissions and the disk"),
     "KP118": Code("warning", "The store has a newer minor version; its additions were not checked.", "update keypatch"),
+    "KP119": Code("error", "The store is not the one that was asked for.", "get the store of that digest"),
+    "KP120": Code("error", "The root's zarr.json is not the text that was written.", _RESTORE),
     # KP2xx: bytes
     "KP201": Code("error", "A shard file is not the one that was written.", _REPAIR),
     "KP202": Code("error", "The index of a shard is damaged.", _REPAIR),
@@ -88,14 +90,14 @@ CODES: Final[Mapping[str, Code]] = {
 
 
 class Findings:
-    """Collects every violation, lists the first `CAP` of one code within one array, and counts the rest.
+    """Collects every violation, lists the first ones of a code within an array, and counts the rest.
 
     Args:
         cap: Findings listed one by one of each code within each array.
     """
 
     def __init__(self, cap: int = CAP) -> None:
-        self._cap = cap
+        self.cap = cap
         self._listed: dict[tuple[str, str], dict[Finding, None]] = {}
         self._more: dict[tuple[str, str], int] = {}
 
@@ -114,7 +116,7 @@ class Findings:
         listed = self._listed.setdefault(key, {})
         if finding in listed:
             return
-        if len(listed) < self._cap:
+        if len(listed) < self.cap:
             listed[finding] = None
         else:
             self._more[key] = self._more.get(key, 0) + 1
@@ -138,7 +140,7 @@ class Findings:
             found: The same.
             place: What to say of a row beside its number, such as its patch.
         """
-        listed = [int(row) for row in rows[: self._cap]]
+        listed = [int(row) for row in rows[: self.cap]]
         for row in listed:
             where = f"{table}[{row}]{f', {place(row)}' if place else ''}"
             self.add(code, where, expected=expected(row), found=found(row), within=table)
@@ -158,12 +160,18 @@ class Findings:
         for (code, within), count in other._more.items():
             self.add_uncounted(code, within, count)
 
+    def name(self, where: str) -> bool:
+        """Whether one of the listed ones is about this very place."""
+        return any(finding.where == where for listed in self._listed.values() for finding in listed)
+
     def listed(self) -> tuple[Finding, ...]:
-        """All of them in the order in which their codes and arrays came up, "and N more" behind the listed ones."""
-        result: list[Finding] = []
+        """Those that are listed, in the order in which their codes and arrays came up."""
+        return tuple(finding for listed in self._listed.values() for finding in listed)
+
+    def counts(self) -> dict[str, int]:
+        """How many there are of each code, listed or not, in the order in which the codes came up."""
+        total: dict[str, int] = {}
         for key, listed in self._listed.items():
-            result += listed
-            if more := self._more.get(key):
-                code, within = key
-                result.append(Finding(code, CODES[code].severity, within, "as above", f"and {more} more"))
-        return tuple(result)
+            code, _ = key
+            total[code] = total.get(code, 0) + len(listed) + self._more.get(key, 0)
+        return total

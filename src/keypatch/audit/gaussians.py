@@ -58,24 +58,40 @@ class Keypoints:
     sigma: NDArray[np.float64]
 
 
-def keypoints_of(target: Target, patch: int) -> Keypoints | None:
-    """The keypoints of a patch; None where its rows cannot be rendered, which the quick depth has reported."""
-    if not target.has(*_NEEDED):
-        return None
-    first, last = (int(n) for n in target.tables["patches/keypoint_offsets"][patch : patch + 2])
-    rows = slice(first, last)
-    found = Keypoints(
-        target.tables["keypoints/local_ds_coords"][rows],
-        target.tables["keypoints/class_index"][rows],
-        target.tables["patches/ds_sigma"][patch],
-    )
-    renderable = (
-        np.isfinite(found.local_ds).all()
-        and np.isfinite(found.sigma).all()
-        and (found.sigma > 0).all()
-        and ((found.class_index >= 0) & (found.class_index < len(target.attributes["classes"]))).all()
-    )
-    return found if renderable else None
+@dataclass(frozen=True)
+class KeypointRows:
+    """The keypoints of the patches of one unit. It pickles.
+
+    Attributes:
+        first: Number of the first patch.
+        offsets: (n + 1,) rows of the next two, of each patch.
+        local_ds: (K, 3) coarse voxels.
+        class_index: (K,).
+        sigma: (n, 3) of the patches, coarse voxels.
+        n_classes: In the store.
+    """
+
+    first: int
+    offsets: NDArray[np.int64]
+    local_ds: NDArray[np.float64]
+    class_index: NDArray[np.int32]
+    sigma: NDArray[np.float64]
+    n_classes: int
+
+    def of(self, patch: int) -> Keypoints | None:
+        """Those of one patch; None where they cannot be rendered, which the quick depth has reported."""
+        row = patch - self.first
+        if not 0 <= row < len(self.offsets) - 1:
+            return None
+        rows = slice(*self.offsets[row : row + 2].tolist())
+        found = Keypoints(self.local_ds[rows], self.class_index[rows], self.sigma[row])
+        renderable = (
+            np.isfinite(found.local_ds).all()
+            and np.isfinite(found.sigma).all()
+            and (found.sigma > 0).all()
+            and ((found.class_index >= 0) & (found.class_index < self.n_classes)).all()
+        )
+        return found if renderable else None
 
 
 def has_usable_offsets(target: Target) -> bool:
@@ -83,6 +99,25 @@ def has_usable_offsets(target: Target) -> bool:
     return target.has(*_NEEDED) and valid_offsets(
         target.tables["patches/keypoint_offsets"], len(target.tables["keypoints/class_index"])
     )
+
+
+def keypoint_rows(target: Target, patches: range) -> KeypointRows:
+    """The keypoints of some neighbouring patches of a store with usable offsets."""
+    offsets = target.tables["patches/keypoint_offsets"][patches.start : patches.stop + 1]
+    rows = slice(int(offsets[0]), int(offsets[-1])) if len(offsets) else slice(0, 0)
+    return KeypointRows(
+        patches.start,
+        offsets - offsets[:1],
+        target.tables["keypoints/local_ds_coords"][rows],
+        target.tables["keypoints/class_index"][rows],
+        target.tables["patches/ds_sigma"][patches.start : patches.stop],
+        len(target.attributes["classes"]),
+    )
+
+
+def keypoints_of(target: Target, patch: int) -> Keypoints | None:
+    """The keypoints of one patch of a store with usable offsets; None where they cannot be rendered."""
+    return keypoint_rows(target, range(patch, patch + 1)).of(patch)
 
 
 def check_gaussian(patch: int, stored: NDArray[Any], keypoints: Keypoints, findings: Findings) -> Comparison:

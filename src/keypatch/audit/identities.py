@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 
 from keypatch import geometry
-from keypatch.audit.findings import CAP
 from keypatch.audit.ranges import valid_offsets
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def _compare(
     if values.dtype.kind == "f":
         wanted, actual = wanted.view(np.int64), actual.view(np.int64)
     at = np.flatnonzero((wanted != actual).any(axis=1))
-    by_row = {int(rows[k]): expected[k] for k in at[:CAP]}
+    by_row = {int(rows[k]): expected[k] for k in at[: findings.cap]}
     findings.add_rows(
         code,
         path,
@@ -192,7 +191,7 @@ def _check_annotations(target: Target, findings: Findings) -> None:
     rows = np.flatnonzero(usable_volumes(target, index) & np.isfinite(coords).all(axis=1))
     shapes = per_volume(target, "shape")[index[rows]]
     outside = rows[~geometry.inside(coords[rows], shapes)]
-    shape_of = {int(row): per_volume(target, "shape")[index[row]].tolist() for row in outside[:CAP]}
+    shape_of = {int(row): per_volume(target, "shape")[index[row]].tolist() for row in outside[: findings.cap]}
     findings.add_rows(
         "KP317",
         "annotations/coords",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from keypatch.audit.attributes import (
     VolumeRecord,
@@ -16,7 +16,8 @@ from keypatch.audit.attributes import (
     read_volumes,
 )
 from keypatch.audit.contents import read_tables
-from keypatch.audit.findings import CAP, Findings
+from keypatch.audit.digests import FileDigests, check_files
+from keypatch.audit.findings import Findings
 from keypatch.audit.metadata import (
     ShardedSpec,
     array_json,
@@ -29,7 +30,7 @@ from keypatch.audit.metadata import (
 from keypatch.audit.tree import Names, Tree, check_tree, first_missing, numbered, walk
 from keypatch.errors import StoreError
 from keypatch.formats.store import Store
-from keypatch.formats.store.digest import ROOT_METADATA, metadata_digest, store_digest
+from keypatch.formats.store.digest import ROOT_METADATA
 from keypatch.formats.store.layout import shard_key
 from keypatch.formats.store.schema import ATTRIBUTE, GAUSSIAN, IMAGE
 
@@ -55,6 +56,7 @@ class Target:
         volumes: Their records, None in place of unusable ones; None where there is no list.
         n_sources: Annotation sources.
         names: That the store may have; None where a newer minor version may have more.
+        digests: Of its files, held against those recorded.
     """
 
     folder: Path
@@ -65,23 +67,43 @@ class Target:
     volumes: tuple[VolumeRecord | None, ...] | None
     n_sources: int
     names: Names | None
+    digests: FileDigests
 
     def has(self, *paths: str) -> bool:
         """Whether these tables could be read."""
         return all(path in self.tables for path in paths)
 
+    def record(self, name: str, of: Literal["size", "sha256"]) -> NDArray[Any] | None:
+        """What ``integrity/`` has of the shards of an array; None where it cannot be read, or is itself another."""
+        path = f"integrity/{name}_{of}"
+        if any(other.startswith(f"{path}/") for other in self.digests.others):
+            return None
+        return self.tables.get(path)
+
     def shard_name(self, name: str, unit: int) -> str:
         """Path of a shard's file below the store."""
         return f"{name}/{shard_key(unit, _SHARD_AXES[name])}"
 
+    @property
+    def sharded(self) -> tuple[str, ...]:
+        """`image`, and `gaussian` where it is stored, whether their metadata is in order or not."""
+        return (IMAGE, GAUSSIAN) if self.attributes["gaussian"]["stored"] else (IMAGE,)
+
+    def n_shards(self, name: str) -> int:
+        """Shards that an array has by its metadata or, where that is damaged, by what is recorded of them."""
+        if name in self.arrays:
+            return self.arrays[name].n_shards
+        recorded = self.record(name, "size")
+        return 0 if recorded is None else len(recorded)
+
     def shard_sizes(self, name: str) -> dict[int, int]:
         """Units of which the shard is there, to its bytes."""
-        return numbered(self.tree, name, _SHARD_AXES[name] - 1, self.arrays[name].n_shards)
+        return numbered(self.tree, name, _SHARD_AXES[name] - 1, self.n_shards(name))
 
     @property
     def n_units(self) -> int:
         """Units up to the last that has a shard; what metadata claim beyond it is missing, and is not walked."""
-        return max((unit + 1 for name in self.arrays for unit in self.shard_sizes(name)), default=0)
+        return max((unit + 1 for name in self.sharded for unit in self.shard_sizes(name)), default=0)
 
 
 def open_target(path: str | PathLike[str], findings: Findings) -> Target:
@@ -107,7 +129,8 @@ def open_target(path: str | PathLike[str], findings: Findings) -> Target:
     volumes = read_volumes(folder, tree, attributes, findings)
     n_sources = check_sources(attributes, findings)
     check_report(attributes, findings)
-    target = Target(folder, attributes, tree, arrays, tables, volumes, n_sources, None if newer else names)
+    digests = check_files(folder, tree, attributes, findings)
+    target = Target(folder, attributes, tree, arrays, tables, volumes, n_sources, None if newer else names, digests)
     _check_all_counts(target, findings)
     _check_scalings(target, findings)
     return target
@@ -192,46 +215,22 @@ def _check_scalings(target: Target, findings: Findings) -> None:
 
 def check_shard_files(target: Target, findings: Findings) -> None:
     """Report missing shards, and those whose size is not the recorded one."""
-    for name, spec in target.arrays.items():
-        there = target.shard_sizes(name)
-        missing = first_missing(there, spec.n_shards, CAP)
+    for name in target.sharded:
+        there, n_shards = target.shard_sizes(name), target.n_shards(name)
+        missing = first_missing(there, n_shards, findings.cap)
         for unit in missing:
-            patches = spec.unit_patches(unit)
-            found = f"no such file (patches {patches[0]} … {patches[-1]})"
+            found = f"no such file{_patches_of(target, name, unit)}"
             findings.add("KP113", target.shard_name(name, unit), expected="a shard", found=found, within=name)
-        findings.add_uncounted("KP113", name, spec.n_shards - len(there) - len(missing))
-        recorded = target.tables.get(f"integrity/{name}_size", ())
+        findings.add_uncounted("KP113", name, n_shards - len(there) - len(missing))
+        recorded = target.record(name, "size")
         for unit, size in sorted(there.items()):
-            if unit < len(recorded) and size != recorded[unit]:
+            if recorded is not None and unit < len(recorded) and size != recorded[unit]:
                 where = target.shard_name(name, unit)
                 findings.add("KP114", where, expected=f"{recorded[unit]} bytes", found=size, within=name)
 
 
-def check_digests(target: Target, findings: Findings) -> str | None:
-    """Compute the digests of the metadata and of the store again and hold them against those recorded.
-
-    Returns:
-        The digest of the store, as computed; None where a file could not be read.
-    """
-    if target.tree.links_out or target.tree.unreadable:
-        return None  # said before; what lies behind a link is not read
-    recorded = target.attributes.get("digests")
-    recorded = recorded if isinstance(recorded, dict) else {}
-    try:
-        metadata = metadata_digest(target.folder)
-    except (OSError, ValueError) as error:
-        findings.add("KP117", "digests.metadata", expected="files that can be read", found=error)
-        return None
-    if metadata != recorded.get("metadata"):
-        found = f"{metadata} of the files that are there"
-        findings.add("KP115", f"{ROOT_METADATA}: digests.metadata", expected=recorded.get("metadata"), found=found)
-    # With the recorded metadata digest, so that a damaged file is not reported as damaged attributes too.
-    try:
-        own = store_digest(str(recorded.get("metadata")), target.attributes)
-        whole = store_digest(metadata, target.attributes)
-    except ValueError as error:
-        findings.add("KP106", ROOT_METADATA, expected="finite numbers", found=error)
-        return None
-    if own != recorded.get("store"):
-        findings.add("KP116", f"{ROOT_METADATA}: digests.store", expected=recorded.get("store"), found=own)
-    return whole
+def _patches_of(target: Target, name: str, unit: int) -> str:
+    if name not in target.arrays:
+        return ""
+    patches = target.arrays[name].unit_patches(unit)
+    return f" (patches {patches[0]} … {patches[-1]})"

@@ -25,6 +25,9 @@ _MARGIN: Final = 1e-6
 _BATCH: Final = 10**7
 """Pairs of patch and annotation that are looked at together: 80 MB an array of them."""
 
+_ALL_PAIRS: Final = 2 * 10**5
+"""Pairs of patch and annotation up to which each is judged: quicker than to import what searches for the near ones."""
+
 _NEEDED: Final = (
     "patches/volume_index",
     "patches/origin",
@@ -112,21 +115,41 @@ def _groups(patches: NDArray[np.int64], keys: NDArray[np.float64]) -> list[NDArr
 def _pairs_of_group(
     target: Target, patches: NDArray[np.int64], points: NDArray[np.int64], sigma: NDArray[np.float64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    from scipy.spatial import cKDTree  # noqa: PLC0415 - 100 ms that other audits need not wait for
-
     factor, grid = np.array(target.attributes["ds_factor"]), np.array(target.attributes["grid_shape"])
     coords, origins = target.tables["annotations/coords"], target.tables["patches/origin"]
+    pairs = (
+        iter([_all_pairs(len(patches), len(points))])
+        if len(patches) * len(points) <= _ALL_PAIRS
+        else _near_pairs(coords[points], origins[patches], factor, grid, sigma)
+    )
+    for owners, near in pairs:
+        local = geometry.local_ds(geometry.local_rs(coords[points[near]], origins[patches[owners]]), factor)
+        hit = geometry.within_reach(local, grid, sigma, REACH)
+        yield patches[owners[hit]], points[near[hit]]
+
+
+def _all_pairs(n_patches: int, n_points: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every patch with every point."""
+    return np.repeat(np.arange(n_patches), n_points), np.tile(np.arange(n_points), n_patches)
+
+
+def _near_pairs(
+    coords: NDArray[np.float64],
+    origins: NDArray[np.int64],
+    factor: NDArray[np.int64],
+    grid: NDArray[np.int64],
+    sigma: NDArray[np.float64],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Every patch with the points in and around its box, a batch at a time."""
+    from scipy.spatial import cKDTree  # noqa: PLC0415 - 280 ms that small stores need not wait for
+
     half = (grid / 2 + REACH * sigma) * factor
-    middle = origins[patches] + (grid * factor - 1) / 2
     # In units of the half box the search box is a cube, which the maximum norm finds.
-    tree, centers = cKDTree(coords[points] / half), middle / half
+    tree, middle = cKDTree(coords / half), origins + (grid * factor - 1) / 2
+    centers: NDArray[Any] = middle / half
     counts = tree.query_ball_point(centers, 1 + _MARGIN, p=np.inf, return_length=True)
     batch = np.cumsum(counts) // _BATCH
-    for part in np.split(np.arange(len(patches)), np.flatnonzero(np.diff(batch)) + 1):
+    for part in np.split(np.arange(len(origins)), np.flatnonzero(np.diff(batch)) + 1):
         near = tree.query_ball_point(centers[part], 1 + _MARGIN, p=np.inf)
-        total = int(counts[part].sum())
-        candidates = points[np.fromiter(chain.from_iterable(near), np.int64, total)]
-        owners = np.repeat(patches[part], counts[part])
-        local = geometry.local_ds(geometry.local_rs(coords[candidates], origins[owners]), factor)
-        hit = geometry.within_reach(local, grid, sigma, REACH)
-        yield owners[hit], candidates[hit]
+        found = np.fromiter(chain.from_iterable(near), np.int64, int(counts[part].sum()))
+        yield np.repeat(part, counts[part]), found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from keypatch import gaussian
 from keypatch.audit.findings import Findings
 from keypatch.audit.gaussians import has_usable_offsets, keypoints_of
-from keypatch.audit.recut import opened_volume
+from keypatch.audit.recut import open_recorded
 from keypatch.audit.voxels import known_padding
 from keypatch.converters.crop import cut
 from keypatch.converters.scaling import Scaling
@@ -152,11 +152,11 @@ class Rebuilder:
         self._opened.close()
         self._volume = None
         findings = Findings()
-        volume = self._opened.enter_context(opened_volume(record, self._source, findings))
+        volume = open_recorded(record, self._source, findings)
         if volume is None:
             said = "; ".join(f"{f.where}: expected {f.expected}, found {f.found}" for f in findings.listed())
             raise UnrepairableError(said or f"the record of volume {record.id} is damaged")
-        self._volume = index, volume
+        self._volume = index, self._opened.enter_context(volume)
         return volume
 
     def _gaussian(self, patch: int) -> NDArray[Any]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keypatch.audit.attributes import is_below
-from keypatch.audit.shards import UnitArray
+from keypatch.audit.shardfile import Memory
 from keypatch.audit.voxels import known_padding
 from keypatch.errors import KeypatchError, ReadError
 from keypatch.formats.store.schema import IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,17 +30,104 @@ if TYPE_CHECKING:
     from keypatch.formats.volumes import Volume
 
 
-def check_sources(target: Target, source: Path, units: Sequence[int], findings: Findings) -> int:
-    """Cut the patches of some units again and compare them.
+@dataclass(frozen=True)
+class Recut:
+    """How to cut the patches of some units again. It pickles.
+
+    Attributes:
+        source: Folder that all volumes share; a volume lies at ``source / path`` of its record.
+        padding: Of the recipe.
+        records: Of the volumes whose files are those that were read, by ``volume_index``.
+        first: Number of the first patch.
+        owner: (n,) ``volume_index`` of the patches.
+        origin: (n, 3) of the patches.
+    """
+
+    source: Path
+    padding: Padding
+    records: Mapping[int, VolumeRecord]
+    first: int
+    owner: NDArray[np.int32]
+    origin: NDArray[np.int64]
+
+    def of(self, patches: range) -> Recut | None:
+        """The part that some patches need; None where none of them can be cut."""
+        rows = slice(patches.start - self.first, patches.stop - self.first)
+        records = {
+            index: self.records[index] for index in np.unique(self.owner[rows]).tolist() if index in self.records
+        }
+        if not records:
+            return None
+        return Recut(self.source, self.padding, records, patches.start, self.owner[rows], self.origin[rows])
+
+    def can_cut(self, patch: int) -> bool:
+        """Whether the volume of a patch is there."""
+        row = patch - self.first
+        return 0 <= row < len(self.owner) and int(self.owner[row]) in self.records
+
+    def compare(self, patch: int, stored: NDArray[Any], findings: Findings) -> bool:
+        """Cut a patch again and hold it against the stored one.
+
+        Args:
+            patch: Its number.
+            stored: (D, H, W) voxels.
+            findings: Added to.
+
+        Returns:
+            Whether it could be cut.
+        """
+        row = patch - self.first
+        record = self.records[int(self.owner[row])]
+        scaling = _scaling(record)
+        volume = _kept.volume(record, self.source, findings) if scaling is not None else None
+        if volume is None or scaling is None:
+            return False
+        if scaling.dtype != stored.dtype:
+            found = f"dtype {stored.dtype}"
+            findings.add(
+                "KP506", f"image: patch {patch}", expected=f"dtype {scaling.dtype}", found=found, within="image"
+            )
+            return True
+        return self._compare(volume, patch, self.origin[row].tolist(), scaling, stored, findings)
+
+    def _compare(
+        self,
+        volume: Volume,
+        patch: int,
+        origin: Sequence[int],
+        scaling: Scaling,
+        stored: NDArray[Any],
+        findings: Findings,
+    ) -> bool:
+        from keypatch.converters.crop import cut  # noqa: PLC0415
+
+        where, (d, h, w) = f"image: patch {patch}", stored.shape
+        out = _kept.memory.take(stored.nbytes).view(stored.dtype).reshape(stored.shape)
+        try:
+            again = cut(volume, origin, (d, h, w), scaling=scaling, padding=self.padding, out=out)
+        except (KeypatchError, OSError, ValueError, TypeError, ArithmeticError) as error:
+            findings.add("KP507", where, expected=f"a box of volume at {origin}", found=error, within="image")
+            return False
+        differ = again.view(f"u{again.itemsize}") != stored.view(f"u{again.itemsize}")
+        if differ.any():
+            first = tuple(int(n) for n in np.unravel_index(differ.argmax(), differ.shape))
+            n = int(np.count_nonzero(differ))
+            found = f"{n} other voxels, the first at {first}: {stored[first]} for {again[first]}"
+            findings.add("KP506", where, expected=f"the source's voxels at {origin}", found=found, within="image")
+        return True
+
+
+def find_sources(target: Target, source: Path, units: Sequence[int], findings: Findings) -> Recut | None:
+    """Open each volume of some units once and see that it is the one that was read.
 
     Args:
         target: The store.
-        source: Folder that all volumes share; a volume lies at ``source / path`` of its record.
-        units: Whose patches.
+        source: Folder that all volumes share.
+        units: Whose patches are to be cut again.
         findings: Added to.
 
     Returns:
-        Patches that were cut and compared.
+        How to cut the patches of the whole store whose volume is there; None where nothing can be cut.
 
     Raises:
         ReadError: If there is no such folder.
@@ -51,33 +139,69 @@ def check_sources(target: Target, source: Path, units: Sequence[int], findings: 
         recipe = target.attributes.get("recipe")
         found = recipe.get("padding") if isinstance(recipe, dict) else recipe
         findings.add("KP106", "zarr.json: recipe.padding", expected="the name of a padding", found=repr(found))
-        return 0
+        return None
     if IMAGE not in target.arrays or target.volumes is None or not target.has("patches/volume_index", "patches/origin"):
-        return 0
-    patches_of = _patches_by_volume(target, units)
-    n_compared = 0
-    for volume_index, patches in patches_of.items():
-        record = target.volumes[volume_index]
-        if record is not None:
-            with opened_volume(record, source, findings) as volume:
-                if volume is not None:
-                    n_compared += _compare_volume(target, volume, record, patches, padding, findings)
-    return n_compared
-
-
-def _patches_by_volume(target: Target, units: Sequence[int]) -> Mapping[int, list[int]]:
-    """Patches of the units, grouped so that each volume is opened once."""
+        return None
     owner = target.tables["patches/volume_index"]
-    patches_of: dict[int, list[int]] = {}
+    records = {}
+    for index in _volumes_of(target, units):
+        record = target.volumes[index]
+        volume = None if record is None else open_recorded(record, source, findings)
+        if record is not None and volume is not None:
+            volume.close()
+            records[index] = record
+    return Recut(source, padding, records, 0, owner, target.tables["patches/origin"])
+
+
+def _volumes_of(target: Target, units: Sequence[int]) -> list[int]:
+    """The volumes that the patches of some units lie in, in the order of the patches."""
+    owner = target.tables["patches/volume_index"]
+    found: dict[int, None] = {}
     for unit in units:
-        for patch in target.arrays[IMAGE].unit_patches(unit):
-            if patch < len(owner) and 0 <= owner[patch] < len(target.volumes or ()):
-                patches_of.setdefault(int(owner[patch]), []).append(patch)
-    return patches_of
+        patches = target.arrays[IMAGE].unit_patches(unit)
+        found |= dict.fromkeys(owner[patches.start : patches.stop].tolist())
+    return [index for index in found if 0 <= index < len(target.volumes or ())]
 
 
-@contextlib.contextmanager
-def opened_volume(record: VolumeRecord, source: Path, findings: Findings) -> Iterator[Volume | None]:
+def _scaling(record: VolumeRecord) -> Scaling | None:
+    from keypatch.converters.scaling import Scaling  # noqa: PLC0415
+
+    try:
+        return Scaling.from_json(record.json["scaling"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None  # reported with the record
+
+
+class _Kept(threading.local):
+    """What a thread keeps from one patch for the next: the volume that it cut last, and memory."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self._key: tuple[VolumeRecord, Path] | None = None
+        self._volume: Volume | None = None
+
+    def volume(self, record: VolumeRecord, source: Path, findings: Findings) -> Volume | None:
+        """Open, or None where it cannot be opened any more, which is a finding."""
+        if self._volume is None or self._key != (record, source):
+            self.close()
+            self._volume, self._key = open_recorded(record, source, findings), (record, source)
+        return self._volume
+
+    def close(self) -> None:
+        if self._volume is not None:
+            self._volume.close()
+        self._volume = self._key = None
+
+
+_kept = _Kept()
+
+
+def close_volume() -> None:
+    """Let go of what this thread keeps; an audit calls it when it ends."""
+    _kept.close()
+
+
+def open_recorded(record: VolumeRecord, source: Path, findings: Findings) -> Volume | None:
     """The volume of a record, resampled as it was, below the folder that all volumes share.
 
     Gives None where it is not the one that was read, with findings unless it is the record that is damaged.
@@ -90,26 +214,21 @@ def opened_volume(record: VolumeRecord, source: Path, findings: Findings) -> Ite
     path = source / recorded
     if not is_below(recorded) or not _is_within(path, source):
         findings.add("KP501", where, expected=f"a file below {source}", found=recorded[:120], within="source")
-        yield None
-        return
+        return None
     if not os.path.lexists(path):
         findings.add("KP501", where, expected=path, found="no such file", within="source")
-        yield None
-        return
+        return None
     asked = record.json.get("options")
     options = asked if isinstance(asked, dict) else {}
     try:
         resampling = Resampling.from_json(record.json.get("resampling"))
-        unsound = resampling is not None and resampling.shape != record.shape
+        if resampling is not None and resampling.shape != record.shape:
+            return None  # reported with the record
     except KeypatchError as error:
         findings.add("KP502", where, expected="a resampling that can be done again", found=error, within="source")
-        yield None
-        return
+        return None
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
-        unsound = True
-    if unsound:  # reported with the record
-        yield None
-        return
+        return None  # reported with the record
     try:
         volume = open_source(
             path,
@@ -123,10 +242,11 @@ def opened_volume(record: VolumeRecord, source: Path, findings: Findings) -> Ite
         )
     except (KeypatchError, TypeError) as error:
         findings.add("KP502", where, expected=f"a readable volume at {path}", found=error, within="source")
-        yield None
-        return
-    with volume:
-        yield volume if _is_recorded(volume, resampling, record, where, findings) else None
+        return None
+    if _is_recorded(volume, resampling, record, where, findings):
+        return volume
+    volume.close()
+    return None
 
 
 def _is_within(path: Path, source: Path) -> bool:
@@ -158,59 +278,3 @@ def _is_recorded(
     if record.json.get("voxel_spacing_from") == "header" and info.voxel_spacing != spacing:
         findings.add("KP505", where, expected=spacing, found=info.voxel_spacing, within="source")
     return tuple(info.shape) == shape and info.dtype.name == record.json.get("dtype")
-
-
-def _compare_volume(
-    target: Target,
-    volume: Volume,
-    record: VolumeRecord,
-    patches: Sequence[int],
-    padding: Padding,
-    findings: Findings,
-) -> int:
-    from keypatch.converters.scaling import Scaling  # noqa: PLC0415
-
-    try:
-        scaling = Scaling.from_json(record.json["scaling"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return 0  # reported with the record
-    n_compared = 0
-    per_shard = target.arrays[IMAGE].patches_per_shard
-    for unit in dict.fromkeys(patch // per_shard for patch in patches):
-        with UnitArray(target, IMAGE, unit, findings) as shard:
-            for patch in (p for p in patches if p // per_shard == unit):
-                stored = shard.read(patch)
-                if stored is not None:
-                    n_compared += _compare_patch(target, volume, stored, patch, scaling, padding, findings)
-    return n_compared
-
-
-def _compare_patch(
-    target: Target,
-    volume: Volume,
-    stored: NDArray[Any],
-    patch: int,
-    scaling: Scaling,
-    padding: Padding,
-    findings: Findings,
-) -> bool:
-    """Compare one patch; False where it could not be cut."""
-    from keypatch.converters.crop import cut  # noqa: PLC0415
-
-    origin = target.tables["patches/origin"][patch].tolist()
-    where = f"image: patch {patch}"
-    d, h, w = stored.shape
-    try:
-        again = cut(volume, origin, (d, h, w), scaling=scaling, padding=padding)
-    except (KeypatchError, ValueError, TypeError, ArithmeticError) as error:
-        findings.add("KP507", where, expected=f"a box of volume at {origin}", found=error, within="image")
-        return False
-    if again.dtype != stored.dtype:
-        findings.add("KP506", where, expected=f"dtype {again.dtype}", found=f"dtype {stored.dtype}", within="image")
-    elif again.tobytes() != stored.tobytes():
-        differ = again.view(f"u{again.itemsize}") != stored.view(f"u{again.itemsize}")
-        first = tuple(int(n) for n in np.unravel_index(differ.argmax(), differ.shape))
-        n = int(np.count_nonzero(differ))
-        found = f"{n} other voxels, the first at {first}: {stored[first]} for {again[first]}"
-        findings.add("KP506", where, expected=f"the source's voxels at {origin}", found=found, within="image")
-    return True

@@ -20,17 +20,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from keypatch.audit.digests import check_digests
 from keypatch.audit.findings import Findings
 from keypatch.audit.jsonable import jsonable
 from keypatch.audit.layout import open_target
 from keypatch.audit.strays import find_strays, remove_strays
 from keypatch.errors import ReadError, UsageError, WriteError
-from keypatch.formats.store.digest import ROOT_METADATA, SHARD_PREFIXES, file_sha256, metadata_digest, store_digest
+from keypatch.formats.store.digest import ROOT_METADATA, file_digests, file_sha256, metadata_digest, store_digest
 from keypatch.formats.store.disk import writing
 from keypatch.formats.store.schema import GAUSSIAN
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from os import PathLike
 
     from keypatch.audit.layout import Target
@@ -278,21 +279,13 @@ def _described(target: Target, name: str, unit: int, fault: str) -> ShardRepair:
 
 def _metadata_damage(target: Target, strays: Sequence[str], findings: Findings) -> tuple[Finding, ...]:
     """What is wrong with everything but the shards; nothing where its digests are those that were recorded."""
-    recorded, recorded_store = _recorded_digests(target)
-    names = _covered(target, leaving_out=frozenset(strays))
-    try:
-        metadata, store = metadata_digest(target.folder, names), store_digest(recorded, target.attributes)
-    except (OSError, ValueError) as error:
-        findings.add("KP117", "digests.metadata", expected="files that can be read", found=error)
-    else:
-        if (metadata, store) == (recorded, recorded_store):
-            return ()
-        if metadata != recorded:
-            found = f"{metadata} of the files that are there"
-            findings.add("KP115", f"{ROOT_METADATA}: digests.metadata", expected=recorded or "a digest", found=found)
-        if store != recorded_store:
-            expected = recorded_store or "a digest"
-            findings.add("KP116", f"{ROOT_METADATA}: digests.store", expected=expected, found=store)
+    recorded, _ = _recorded_digests(target)
+    covered = {name: digest for name, digest in (target.digests.files or {}).items() if name not in strays}
+    before = sum(findings.counts().values())
+    check_digests(target, findings)
+    root_is_sound = sum(findings.counts().values()) == before
+    if root_is_sound and target.digests.files is not None and metadata_digest(covered) == recorded:
+        return ()
     return tuple(f for f in findings.listed() if f.code not in _NO_DAMAGE_OF_METADATA)
 
 
@@ -303,19 +296,10 @@ def _recorded_digests(target: Target) -> tuple[str, str]:
     return str(known.get("metadata", "")), str(known.get("store", ""))
 
 
-def _covered(target: Target, leaving_out: Collection[str]) -> list[str]:
-    """Files of the store that its metadata digest covers, sorted."""
-    return sorted(
-        name
-        for name in target.tree.files
-        if name != ROOT_METADATA and name not in leaving_out and not name.startswith(SHARD_PREFIXES)
-    )
-
-
 def _digest(folder: Path, attributes: Any) -> str | None:  # noqa: ANN401 - JSON
     """Of the store as it is now, strays and all."""
     try:
-        return store_digest(metadata_digest(folder), attributes)
+        return store_digest(metadata_digest(file_digests(folder)), attributes)
     except (OSError, ValueError):
         return None
 

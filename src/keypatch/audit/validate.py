@@ -2,76 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import contextlib
+from collections import deque
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from keypatch.audit import gaussians
-from keypatch.audit.findings import Findings
+from keypatch.audit.digests import check_digests, check_expected, checked_digest
+from keypatch.audit.findings import CAP, CODES, Findings
 from keypatch.audit.identities import check_identities
 from keypatch.audit.jsonable import jsonable
-from keypatch.audit.layout import Target, check_digests, check_shard_files, open_target
+from keypatch.audit.layout import Target, check_shard_files, open_target
 from keypatch.audit.ranges import check_ranges
 from keypatch.audit.reach import check_reach
-from keypatch.audit.recut import check_sources
-from keypatch.audit.shards import UnitArray, check_hash
-from keypatch.audit.voxels import check_finite, check_padding, check_target
-from keypatch.errors import UsageError
+from keypatch.audit.recut import close_volume, find_sources
+from keypatch.audit.units import Checked, check_unit, unit_tasks
+from keypatch.errors import UsageError, WorkerError
 from keypatch.findings import Finding
-from keypatch.formats.store.schema import GAUSSIAN, IMAGE
+from keypatch.workers import SerialExecutor, WorkerPool, cores, executor_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from os import PathLike
 
 Depth: TypeAlias = Literal["quick", "full", "deep"]
 DEPTHS: Final[tuple[Depth, ...]] = get_args(Depth)
 
+SERIAL_BYTES: Final = 256 * 2**20
+"""Bytes of shards up to which one process is quicker than two, whose start takes longer than the work."""
 
-@dataclass
-class Checked:
-    """How much was looked at, so that "no findings" cannot mean "nothing checked".
-
-    Attributes:
-        files: In the store.
-        tables: Small arrays read whole.
-        rows: Of these.
-        units: Whose shards were read.
-        bytes_hashed: Of shards held against their sha256.
-        chunks: Of shards decoded.
-        patches: Images decoded.
-        padded_patches: Of these, with padding held against the recipe.
-        identities: Whether the tables were held against each other.
-        gaussians: Stored Gaussians rendered again.
-        gaussians_equal: Of these, with the same bytes.
-        gaussian_difference: Largest absolute difference of a value.
-        peaks: Peaks whose place was measured.
-        peak_offset: Largest distance of a peak from its keypoint, coarse voxels, along one axis.
-        recut: Patches cut again from their source.
-    """
-
-    files: int = 0
-    tables: int = 0
-    rows: int = 0
-    units: int = 0
-    bytes_hashed: int = 0
-    chunks: int = 0
-    patches: int = 0
-    padded_patches: int = 0
-    identities: bool = False
-    gaussians: int = 0
-    gaussians_equal: int = 0
-    gaussian_difference: float = 0.0
-    peaks: int = 0
-    peak_offset: float = 0.0
-    recut: int = 0
-
-    def add(self, other: Checked) -> None:
-        """Take over what was looked at elsewhere: numbers are summed, of the largest values the larger counts."""
-        for name in (f.name for f in fields(self)):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            setattr(self, name, max(mine, theirs) if isinstance(mine, float | bool) else mine + theirs)
+_AHEAD: Final = 16
+"""Units in flight a worker: enough that they have work while this process looks at the tables."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +46,11 @@ class ValidationReport:
     Attributes:
         path: The store.
         depth: "quick", "full" or "deep".
-        findings: All of them; of many alike, the first and a count.
+        findings: Those that are listed, in an order that depends on the store alone.
         checked: How much was looked at.
         digest: Of the store, computed from its present files; None where the subset leaves it out, or a file could not
             be read. At depth "full" without findings, every byte of the store is the one that it stands for.
+        counts: How many findings there are of each code, listed or not.
     """
 
     path: Path
@@ -92,25 +58,44 @@ class ValidationReport:
     findings: tuple[Finding, ...]
     checked: Checked = field(default_factory=Checked)
     digest: str | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def errors(self) -> tuple[Finding, ...]:
-        """Findings that make the store unfit."""
+        """Listed findings that make the store unfit."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """Findings that a person should know."""
+        """Listed findings that a person should know."""
         return tuple(finding for finding in self.findings if finding.severity == "warning")
+
+    @property
+    def n_errors(self) -> int:
+        """Findings that make the store unfit, listed or not."""
+        return sum(count for code, count in self.counts.items() if CODES[code].severity == "error")
+
+    @property
+    def n_warnings(self) -> int:
+        """Findings that a person should know, listed or not."""
+        return sum(self.counts.values()) - self.n_errors
+
+    @property
+    def unlisted(self) -> dict[str, int]:
+        """How many findings of each code there are beyond those that are listed."""
+        more = dict(self.counts)
+        for finding in self.findings:
+            more[finding.code] -= 1
+        return {code: count for code, count in more.items() if count}
 
     def passed(self, *, strict: bool = False) -> bool:
         """Whether the store is sound; ``strict`` takes warnings for errors."""
-        return not (self.findings if strict else self.errors)
+        return not (self.n_errors + self.n_warnings if strict else self.n_errors)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         result: dict[str, Any] = jsonable(self)
-        return result | {"errors": len(self.errors), "warnings": len(self.warnings)}
+        return result | {"errors": self.n_errors, "warnings": self.n_warnings, "unlisted": self.unlisted}
 
 
 def validate(
@@ -118,6 +103,10 @@ def validate(
     depth: str = "quick",
     source: str | PathLike[str] | None = None,
     subset: tuple[int, int] | None = None,
+    *,
+    workers: int | None = 1,
+    max_findings: int | None = None,
+    expect_digest: str | None = None,
 ) -> ValidationReport:
     """Look for damage in a store; nothing in it is written.
 
@@ -129,6 +118,10 @@ def validate(
         source: Folder that all volumes share: patches are cut again from it and compared, at any depth.
         subset: (K, N), K from 1: of the units, every N-th, beginning with the K-th. What is no unit's (metadata,
             tables) is checked by K = 1 alone, so that the N subsets together check everything once.
+        workers: Processes that read shards. None takes all cores, but one process for a small store. A script that
+            asks for more than one has to call this below ``if __name__ == "__main__":``.
+        max_findings: Findings that are listed; all are counted. None lists the first 10 of a code within an array.
+        expect_digest: The digest that the store must have, or its first 8 digits or more.
 
     Returns:
         The report; findings do not raise.
@@ -136,7 +129,8 @@ def validate(
     Raises:
         StoreError: If there is no keypatch store, or one of another major version.
         ReadError: If ``source`` is no folder.
-        UsageError: If ``depth`` or ``subset`` is none.
+        UsageError: If ``depth``, ``subset``, ``workers``, ``max_findings`` or ``expect_digest`` is none.
+        WorkerError: If a worker process died.
     """
     known_depth = next((known for known in DEPTHS if known == depth), None)
     if known_depth is None:
@@ -144,77 +138,100 @@ def validate(
     k, n = subset or (1, 1)
     if not 1 <= k <= n:
         raise UsageError.at("--subset", expected="K/N with 1 <= K <= N", found=f"{k}/{n}")
-    findings, checked, digest = Findings(), Checked(), None
+    for flag, number, least in (("--workers", workers, 1), ("--max-findings", max_findings, 0)):
+        if number is not None and number < least:
+            raise UsageError.at(flag, expected=f"a number from {least}", found=str(number))
+    expected = None if expect_digest is None else checked_digest(expect_digest)
+    audit = _Audit(known_depth, CAP if max_findings is None else max_findings)
     # Damaged tables may hold any number: what they overflow to is reported, not warned about.
     with np.errstate(all="ignore"):
-        target = open_target(path, findings)
-        if k == 1:
-            digest = _check_whole(target, known_depth, findings, checked)
-        else:
-            findings = Findings()
-        units = range(k - 1, target.n_units, n)
-        if depth != "quick":
-            for unit in units:
-                checked.add(check_unit(target, unit, findings, deep=depth == "deep"))
-        if source is not None:
-            checked.recut = check_sources(target, Path(source), units, findings)
-    return ValidationReport(Path(path), known_depth, findings.listed(), checked, digest)
+        audit.open(path, counted=k == 1)
+        units = range(k - 1, audit.target.n_units, n)
+        audit.run(units, None if source is None else Path(source), workers, whole=k == 1, expect_digest=expected)
+    listed = audit.findings.listed()
+    return ValidationReport(
+        Path(path),
+        known_depth,
+        listed if max_findings is None else listed[:max_findings],
+        audit.checked,
+        audit.digest,
+        audit.findings.counts(),
+    )
 
 
-def _check_whole(target: Target, depth: Depth, findings: Findings, checked: Checked) -> str | None:
-    """What is no unit's."""
-    checked.files = len(target.tree.files)
-    checked.tables = len(target.tables)
-    checked.rows = sum(len(values) for values in target.tables.values())
-    check_shard_files(target, findings)
-    check_ranges(target, findings)
-    if depth != "quick":
-        check_identities(target, findings)
-        check_reach(target, findings)
-        checked.identities = True
-    return check_digests(target, findings)
+class _Audit:
+    """One store being looked at."""
+
+    target: Target
+
+    def __init__(self, depth: Depth, cap: int) -> None:
+        self.depth = depth
+        self.findings = Findings(cap)
+        self.checked = Checked()
+        self.digest: str | None = None
+
+    def open(self, path: str | PathLike[str], *, counted: bool) -> None:
+        """Read metadata and tables; what is wrong with them is counted by one of several subsets only."""
+        self.target = open_target(path, self.findings if counted else Findings(self.findings.cap))
+
+    def run(
+        self, units: Sequence[int], source: Path | None, workers: int | None, *, whole: bool, expect_digest: str | None
+    ) -> None:
+        """Look at what is no unit's, if asked to, and at some units; the order of findings depends on neither."""
+        # Found first, listed behind what is no unit's.
+        of_sources = Findings(self.findings.cap)
+        recut = None if source is None else find_sources(self.target, source, units, of_sources)
+        full, deep = self.depth != "quick", self.depth == "deep"
+        chosen = units if full or recut is not None else ()
+        tasks = unit_tasks(self.target, chosen, self.findings.cap, recut, full=full, deep=deep)
+        n_workers = max(1, min(workers or self._enough_workers(chosen), len(chosen)))
+        with executor_for(n_workers) as executor, _naming_the_dead(self.target.folder, executor):
+            ahead = 1 if n_workers == 1 else _AHEAD * n_workers
+            pending = deque(executor.submit(check_unit, task) for task in islice(tasks, ahead))
+            if whole:
+                self._check_whole(expect_digest)
+            self.findings.merge(of_sources)
+            while pending:
+                pending.popleft().result().merge_into(self.target, self.findings, self.checked)
+                pending.extend(executor.submit(check_unit, task) for task in islice(tasks, 1))
+
+    def _check_whole(self, expect_digest: str | None) -> None:
+        """What is no unit's."""
+        target, findings = self.target, self.findings
+        self.checked.files = len(target.tree.files)
+        self.checked.tables = len(target.tables)
+        self.checked.rows = sum(len(values) for values in target.tables.values())
+        check_shard_files(target, findings)
+        check_ranges(target, findings)
+        if self.depth != "quick":
+            check_identities(target, findings)
+            check_reach(target, findings)
+            self.checked.identities = True
+        self.digest = check_digests(target, findings)
+        if expect_digest is not None:
+            check_expected(expect_digest, self.digest, findings)
+
+    def _enough_workers(self, units: Sequence[int]) -> int:
+        sizes = [self.target.shard_sizes(name) for name in self.target.sharded]
+        n_bytes = sum(size.get(unit, 0) for size in sizes for unit in units)
+        return 1 if n_bytes <= SERIAL_BYTES else cores()
 
 
-def check_unit(target: Target, unit: int, findings: Findings, *, deep: bool) -> Checked:
-    """Read the shards of one unit: hashes, indices, chunks and values. Needs nothing of other units.
-
-    Args:
-        target: The store.
-        unit: Its number.
-        findings: Added to.
-        deep: Whether Gaussians are rendered again.
-    """
-    checked = Checked(units=1)
-    for name, spec in target.arrays.items():
-        if unit >= spec.n_shards:
-            continue
-        checked.bytes_hashed += check_hash(target, name, unit, findings)
-        with UnitArray(target, name, unit, findings) as shard:
-            checked.chunks += shard.check_index()
-            if name == IMAGE:
-                _check_images(target, shard, findings, checked)
-            if name == GAUSSIAN:
-                _check_gaussians(target, shard, findings, checked, deep=deep)
-    return checked
+@contextlib.contextmanager
+def _naming_the_dead(folder: Path, executor: SerialExecutor | WorkerPool) -> Iterator[None]:
+    """Turn the end of a worker process into our own error; let go of the sources of this process in any case."""
+    try:
+        yield
+    except BrokenExecutor as error:
+        codes = sorted(executor.casualties().values()) if isinstance(executor, WorkerPool) else []
+        found = f"that one died by {_cause(codes[0])}" if codes else str(error)
+        hint = "nothing is said of the store; give fewer --workers if memory is short"
+        if 1 in codes:
+            hint = "a script has to call validate below: if __name__ == '__main__'"
+        raise WorkerError.at(folder, expected="worker processes that finish", found=found, hint=hint) from error
+    finally:
+        close_volume()
 
 
-def _check_images(target: Target, shard: UnitArray, findings: Findings, checked: Checked) -> None:
-    for patch, values in shard.items():
-        checked.patches += 1
-        if check_finite(f"image: patch {patch}", values, findings):
-            checked.padded_patches += check_padding(target, patch, values, findings)
-
-
-def _check_gaussians(target: Target, shard: UnitArray, findings: Findings, checked: Checked, *, deep: bool) -> None:
-    deep = deep and gaussians.has_usable_offsets(target)
-    for patch, values in shard.items():
-        sound = check_target(f"gaussian: patch {patch}", values, findings)
-        keypoints = gaussians.keypoints_of(target, patch) if deep and sound else None
-        if keypoints is None:
-            continue
-        comparison = gaussians.check_gaussian(patch, values, keypoints, findings)
-        checked.gaussians += 1
-        checked.gaussians_equal += comparison.equal
-        checked.gaussian_difference = max(checked.gaussian_difference, comparison.difference)
-        checked.peaks += len(comparison.peak_offsets)
-        checked.peak_offset = max(checked.peak_offset, float(comparison.peak_offsets.max(initial=0)))
+def _cause(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from keypatch.cli import printing
+from keypatch.cli import printing, validate_report, whole_file
 from keypatch.errors import EXIT_FINDINGS, KeypatchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from keypatch.audit.validate import ValidationReport
-    from keypatch.findings import Finding
 
 
 @click.command(epilog="Codes (KP101 …) keep their meaning for ever. Exit codes: 0 sound, 1 findings, 3 not a store.")
@@ -27,56 +25,90 @@ if TYPE_CHECKING:
 )
 @click.option("--source", type=click.Path(), help="Cut every patch again from the volumes in this folder.")
 @click.option("--subset", metavar="K/N", help="Of the shards, every N-th from the K-th; N jobs check all, once.")
+@click.option("--workers", type=click.IntRange(1), help="Processes that read shards.  [the cores; 1 for a small store]")
+@click.option(
+    "--max-findings",
+    type=click.IntRange(0),
+    help="List so many of a store; all are counted.  [10 of a code within an array]",
+)
+@click.option(
+    "--expect-digest", metavar="HEX", help="The digest that the store must have, or its first 8 digits or more."
+)
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["text", "json", "github"]),
+    type=click.Choice(["text", "json", "junit", "github"]),
     default="text",
     show_default=True,
-    help="How findings are printed; github makes them annotations of a workflow.",
+    help="Of the report. junit: XML that CI systems show; github: annotations of a workflow.",
 )
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the report there, whole or not.")
 @click.option("--strict", is_flag=True, help="Let warnings count as findings.")
 def command(
-    stores: tuple[str, ...], *, depth: str, source: str | None, subset: str | None, form: str, strict: bool
+    stores: tuple[str, ...],
+    *,
+    depth: str,
+    source: str | None,
+    subset: str | None,
+    workers: int | None,
+    max_findings: int | None,
+    expect_digest: str | None,
+    form: str,
+    output: Path | None,
+    strict: bool,
 ) -> None:
     """Look for damage in stores. Nothing in them is written.
 
     \b
       keypatch validate out.zarr
       keypatch validate out.zarr --depth deep --source tomograms/
-      keypatch validate out.zarr --subset 1/4 --format github
+      keypatch validate out.zarr --subset 1/4 --format junit --output report.xml
     """  # noqa: D301
     from keypatch.audit.validate import validate
 
+    if output is not None:
+        whole_file.check_place(output, stores)
     chosen = None if subset is None else _subset(subset)
-    reports: list[ValidationReport] = []
-    unreadable: list[KeypatchError] = []
+    results: list[ValidationReport | validate_report.Unreadable] = []
     for store in stores:
         try:
-            reports.append(validate(store, depth=depth, source=source, subset=chosen))
+            report = validate(
+                store,
+                depth=depth,
+                source=source,
+                subset=chosen,
+                workers=workers,
+                max_findings=max_findings,
+                expect_digest=expect_digest,
+            )
         except UsageError:
             raise
         except KeypatchError as error:
-            unreadable.append(error)
-    _print(reports, form, strict=strict)
-    for unread in unreadable:
-        printing.note(f"keypatch: {unread}")
-    if unreadable:
-        raise click.exceptions.Exit(unreadable[0].exit_code)
-    if not all(report.passed(strict=strict) for report in reports):
-        raise click.exceptions.Exit(EXIT_FINDINGS)
+            results.append(validate_report.Unreadable(store, error))
+        else:
+            results.append(report)
+    text = validate_report.as_text_of(form, results, strict=strict, source=source is not None)
+    if output is None:
+        click.echo(text, nl=bool(text))
+    else:
+        whole_file.write(output, text + "\n" if text else "")
+    _leave(results, output, strict=strict)
 
 
-def _print(reports: Sequence[ValidationReport], form: str, *, strict: bool) -> None:
-    if form == "json":
-        printing.as_json([report.to_json() for report in reports])
-        return
-    for report in reports:
-        if form == "text":
-            click.echo(_as_text(report, strict=strict))
+def _leave(results: list[ValidationReport | validate_report.Unreadable], output: Path | None, *, strict: bool) -> None:
+    """Say on stderr what is no result, or where the results are, and leave with the gravest exit code."""
+    code = 0
+    for result in results:
+        if isinstance(result, validate_report.Unreadable):
+            printing.note(f"keypatch: {result.error}")
+            code = max(code, result.error.exit_code)
             continue
-        for finding in report.findings:
-            click.echo(_as_annotation(finding))
+        if output is not None:
+            printing.note(f"{validate_report.verdict(result, strict=strict)}; see {output}")
+        if not result.passed(strict=strict):
+            code = max(code, EXIT_FINDINGS)
+    if code:
+        raise click.exceptions.Exit(code)
 
 
 def _subset(text: str) -> tuple[int, int]:
@@ -84,61 +116,3 @@ def _subset(text: str) -> tuple[int, int]:
     if not (first.isdecimal() and second.isdecimal()):
         raise UsageError.at("--subset", expected="K/N, such as 1/4", found=repr(text))
     return int(first), int(second)
-
-
-def _as_text(report: ValidationReport, *, strict: bool) -> str:
-    errors, warnings = len(report.errors), len(report.warnings)
-    verdict = "sound" if report.passed(strict=strict) else "NOT SOUND"
-    lines = [f"{report.path}: {verdict} ({printing.plural(errors, 'error')}, {printing.plural(warnings, 'warning')})"]
-    lines += _listed(report.findings)
-    checked = report.checked
-    looked_at = [
-        printing.plural(checked.files, "file"),
-        f"{checked.rows} rows of {checked.tables} tables",
-    ]
-    if checked.units:
-        looked_at += [
-            f"{printing.size(checked.bytes_hashed)} hashed",
-            f"{printing.plural(checked.patches, 'patch', 'patches')} decoded",
-        ]
-    if checked.gaussians:
-        looked_at.append(
-            f"{printing.plural(checked.gaussians, 'Gaussian')} rendered again "
-            f"(largest difference {checked.gaussian_difference:.2g}, {checked.gaussians_equal} equal to the bit)"
-        )
-    if checked.peaks:
-        looked_at.append(
-            f"{printing.plural(checked.peaks, 'peak')} at most {checked.peak_offset:.2g} coarse voxels off"
-        )
-    if checked.recut:
-        looked_at.append(f"{printing.plural(checked.recut, 'patch', 'patches')} cut again from the source")
-    lines.append(printing.rows([("checked", f"{report.depth}: {', '.join(looked_at)}")], indent="  "))
-    if report.digest is not None and not report.errors:
-        lines.append(printing.rows([("digest", report.digest)], indent="  "))
-    return "\n".join(lines)
-
-
-def _listed(findings: Sequence[Finding]) -> list[str]:
-    """Findings, each code's cure once, behind the first of it."""
-    from keypatch.audit.findings import CODES
-
-    lines: list[str] = []
-    told: set[str] = set()
-    for finding in findings:
-        lines.append(f"  {finding}")
-        if finding.code not in told:
-            lines.append(f"        {CODES[finding.code].meaning} To do: {CODES[finding.code].cure}.")
-            told.add(finding.code)
-    return lines
-
-
-def _as_annotation(finding: Finding) -> str:
-    """A workflow command; it escapes as GitHub's toolkit does."""
-
-    def escaped(text: str, more: str = "") -> str:
-        for sign in "%\r\n" + more:
-            text = text.replace(sign, f"%{ord(sign):02X}")
-        return text
-
-    title = escaped(f"{finding.code} {finding.where}", ":,")
-    return f"::{finding.severity} title={title}::expected {escaped(finding.expected)}, found {escaped(finding.found)}"

@@ -89,7 +89,7 @@ def _fill(patch: NDArray[Any], valid: tuple[slice, ...], padding: Padding) -> No
         return
     sides = [side for axis, s in enumerate(valid) for side in _sides(patch, valid, axis, s)]
     if sides:
-        value = _mean(patch[valid]) if padding == "mean" else 0
+        value = mean_voxel(patch[valid]) if padding == "mean" else 0
         for side in sides:
             side[...] = value
 
@@ -100,8 +100,8 @@ def _sides(patch: NDArray[Any], valid: tuple[slice, ...], axis: int, s: slice) -
     return [patch[(*valid[:axis], slab)] for slab in slabs if slab.stop > slab.start]
 
 
-def _mean(stored: NDArray[Any]) -> Any:  # noqa: ANN401 - a scalar of the array's dtype
-    """The mean, rounded for integers; integers are summed exactly, so that it is the same on every machine."""
+def mean_voxel(stored: NDArray[Any]) -> Any:  # noqa: ANN401 - a scalar of the array's dtype
+    """What "mean" fills with: the mean, rounded for integers, which are summed exactly to be the same everywhere."""
     if stored.dtype.kind == "f":
         return stored.dtype.type(stored.mean(dtype=np.float64))
     total, n = _exact_sum(stored), stored.size

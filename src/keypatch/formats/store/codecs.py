@@ -149,7 +149,7 @@ class ChunkCodec:
             body = array.view(np.uint8)
             body.flags.writeable = False  # what google-crc32c asks of a buffer
         else:
-            with _one_blosc_thread:
+            with one_blosc_thread:
                 body = np.frombuffer(self._compressor.encode(array), np.uint8)
         if not self._checked:
             return (body.data,)
@@ -261,7 +261,7 @@ def _compressor(declared: dict[str, Any], dtype: np.dtype[Any]) -> Any:  # noqa:
 
 
 class _OneBloscThread:
-    """Keeps blosc on one thread while any chunk is encoded.
+    """Keeps blosc on one thread while any chunk is encoded, or where processes share out the cores.
 
     blosc's own threads, which numcodecs turns on in the main thread of a program, lay a chunk's blocks down in the
     order in which they finish: other bytes every time.
@@ -289,4 +289,4 @@ class _OneBloscThread:
                 blosc.use_threads = self._before
 
 
-_one_blosc_thread = _OneBloscThread()
+one_blosc_thread = _OneBloscThread()

@@ -1,8 +1,9 @@
 """The digests of a store: one for every shard, one for all else, one for the whole.
 
 - ``integrity/*_sha256`` holds the sha256 of every shard file.
-- ``digests.metadata`` is the sha256 of a list with one line a file, ``<sha256>  <path>``, sorted by path, of all files
-  but the shards and the root's ``zarr.json``: what ``sha256sum`` prints for them.
+- ``digests.files`` holds the sha256 of every other file but the root's ``zarr.json``.
+- ``digests.metadata`` is the sha256 of these as a list with one line a file, ``<sha256>  <path>``, sorted by path: what
+  ``sha256sum`` prints for them.
 - ``digests.store`` is the sha256 of the metadata digest and the canonical JSON of the root's own attributes (without
   ``digests``). Since the list covers ``integrity/``, it stands for every byte of the store.
 """
@@ -13,10 +14,10 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from keypatch.formats.store.schema import GAUSSIAN, IMAGE
+from keypatch.formats.store.schema import ATTRIBUTE, GAUSSIAN, IMAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 ROOT_METADATA = "zarr.json"
@@ -49,17 +50,28 @@ def metadata_files(folder: Path) -> Iterator[str]:
             yield name
 
 
-def metadata_digest(folder: Path, names: Iterable[str] | None = None) -> str:
-    """``digests.metadata`` of the store at ``folder``, as hexadecimal.
+def file_digests(folder: Path) -> dict[str, str]:
+    """``digests.files`` of the store at ``folder``: path to sha256, as hexadecimal, sorted by path."""
+    return {name: file_sha256(folder / name).hex() for name in metadata_files(folder)}
 
-    Args:
-        folder: Root of the store.
-        names: The files to cover, sorted; `metadata_files` unless given.
+
+def metadata_digest(files: Mapping[str, str]) -> str:
+    """``digests.metadata``, from ``digests.files``."""
+    return hashlib.sha256("".join(f"{files[name]}  {name}\n" for name in sorted(files)).encode()).hexdigest()
+
+
+def root_text(attributes: Mapping[str, Any]) -> bytes:
+    """The root's ``zarr.json``, byte for byte, for the attribute that it holds."""
+    return json_bytes({"zarr_format": 3, "node_type": "group", "attributes": {ATTRIBUTE: attributes}})
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """How JSON is written in a store: one-space indents, letters as they are, a line feed at the end of each line.
+
+    Raises:
+        ValueError: If the value holds NaN or infinity, which JSON cannot.
     """
-    digest = hashlib.sha256()
-    for name in metadata_files(folder) if names is None else names:
-        digest.update(f"{file_sha256(folder / name).hex()}  {name}\n".encode())
-    return digest.hexdigest()
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def store_digest(metadata: str, attributes: Mapping[str, Any]) -> str:

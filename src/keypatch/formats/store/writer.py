@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keypatch.formats.store.codecs import ChunkCodec, chain_metadata
-from keypatch.formats.store.digest import ROOT_METADATA, metadata_digest, metadata_files, store_digest
+from keypatch.formats.store.digest import (
+    ROOT_METADATA,
+    file_digests,
+    json_bytes,
+    metadata_digest,
+    metadata_files,
+    root_text,
+    store_digest,
+)
 from keypatch.formats.store.disk import sync_file, sync_folder, writing
 from keypatch.formats.store.layout import StoreLayout, shard_key
 from keypatch.formats.store.schema import ATTRIBUTE, GAUSSIAN, GROUPS, IMAGE, TABLE_ROWS_PER_CHUNK, Table, tables
@@ -131,22 +138,24 @@ def write_metadata(
         for name in (IMAGE, GAUSSIAN):
             if name == IMAGE or layout.gaussian_dtype is not None:
                 (folder / name).mkdir(exist_ok=True)
-                _write_json(folder / name / ROOT_METADATA, layout.array_metadata(name))
+                (folder / name / ROOT_METADATA).write_bytes(json_bytes(layout.array_metadata(name)))
         for group in GROUPS:
             own = {ATTRIBUTE: {"volumes": list(volumes)}} if group == "volumes" else {}
             (folder / group).mkdir(exist_ok=True)
-            _write_json(folder / group / ROOT_METADATA, _group_metadata(own))
+            group_metadata = {"zarr_format": 3, "node_type": "group", "attributes": own}
+            (folder / group / ROOT_METADATA).write_bytes(json_bytes(group_metadata))
         for table in wanted:
             _write_table(folder, table, everything[table.path], layout, everything)
         for name in metadata_files(folder):
             sync_file(folder / name)
-        metadata = metadata_digest(folder)
-        whole = {**attributes, "digests": {"metadata": metadata, "store": store_digest(metadata, attributes)}}
-        _write_json(folder / ROOT_METADATA, _group_metadata({ATTRIBUTE: whole}))
+        files = file_digests(folder)
+        metadata = metadata_digest(files)
+        digest = store_digest(metadata, attributes)
+        whole = {**attributes, "digests": {"metadata": metadata, "store": digest, "files": files}}
+        (folder / ROOT_METADATA).write_bytes(root_text(whole))
         sync_file(folder / ROOT_METADATA)
         for path in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
             sync_folder(path)
-    digest: str = whole["digests"]["store"]
     return digest
 
 
@@ -202,12 +211,3 @@ def _check_array(values: NDArray[Any] | None, shape: tuple[int, ...], dtype: np.
         found = "nothing" if values is None else f"{values.dtype} of shape {values.shape}"
         message = f"expected {dtype} of shape {shape}, found {found}"
         raise ValueError(message)
-
-
-def _group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path.write_bytes(text.encode())  # as bytes: text mode would end lines otherwise on Windows

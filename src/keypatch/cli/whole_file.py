@@ -1,0 +1,69 @@
+"""A report's file: written whole or not at all, and never into what was looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from keypatch.errors import UsageError, WriteError
+from keypatch.formats.store.disk import writing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def check_place(path: Path, audited: Iterable[str], flag: str = "--output") -> None:
+    """See that a file may be written there, before there is anything to write.
+
+    Args:
+        path: Of the file.
+        audited: Stores, or other folders, in which nothing may be written.
+        flag: Of the command line, for messages.
+
+    Raises:
+        UsageError: If it is a folder or a device, or lies in what is audited.
+        WriteError: If its folder is not there, or takes no files.
+    """
+    target = _real(path)
+    if target.exists() and not target.is_file():
+        raise UsageError.at(f"{flag} {path}", expected="the name of a file", found="something else of that name")
+    for store in audited:
+        if target.is_relative_to(_real(Path(store))):
+            raise UsageError.at(
+                f"{flag} {path}", expected="a place outside the store", found=f"one in {store}", hint="choose another"
+            )
+    if not target.parent.is_dir():
+        raise WriteError.at(path, expected="a folder to write in", found=f"no folder {path.parent}")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise WriteError.at(path, expected="to write there", found="Permission denied")
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file beside its place and give it its name when all of it is on the disk.
+
+    Raises:
+        WriteError: If the disk does not take it; what was there under that name is there still.
+    """
+    target = _real(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with writing(path):
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
+                file.write(text.encode())
+                file.flush()
+                os.fsync(descriptor)
+            partial.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads, through links; as it is where they go in a circle."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path.absolute()
