@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from keypatch.errors import WriteError
+from keypatch.errors import KeypatchError, WriteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ def writing(path: Path) -> Iterator[None]:
     """Turn what the operating system refuses while writing at or below ``path`` into a `WriteError`."""
     try:
         yield
-    except WriteError:
+    except KeypatchError:
         raise
     except OSError as error:
         raise WriteError.at(
