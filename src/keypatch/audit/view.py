@@ -38,14 +38,24 @@ def slice_center(patch: Patch) -> tuple[int, int, int]:
 
     Without a keypoint inside, it is the middle of what lies in the volume.
     """
-    shape = np.array(patch.image.shape)
-    inside = patch.local_rs_coords[geometry.inside(patch.local_rs_coords, shape)]
+    middle = np.minimum((patch.valid_start + patch.valid_stop) // 2, np.array(patch.image.shape) - 1)
+    return central_voxel(patch.local_rs_coords, patch.image.shape, shape3(middle.tolist()))
+
+
+def central_voxel(points: NDArray[np.float64], shape: Sequence[int], otherwise: Shape3) -> Shape3:
+    """The voxel that holds the point nearest to the middle of a box, measured in the box's sides.
+
+    Args:
+        points: (K, 3) index coordinates in the box.
+        shape: (3,) voxels of the box.
+        otherwise: Where no point is inside.
+    """
+    size = np.array(shape)
+    inside = points[geometry.inside(points, size)]
     if not len(inside):
-        z, y, x = np.minimum((patch.valid_start + patch.valid_stop) // 2, shape - 1).tolist()
-        return z, y, x
-    distance = np.linalg.norm((inside - (shape - 1) / 2) / shape, axis=1)
-    z, y, x = np.floor(inside[distance.argmin()] + 0.5).astype(int).tolist()
-    return z, y, x
+        return otherwise
+    distance = np.linalg.norm((inside - (size - 1) / 2) / size, axis=1)
+    return shape3(np.floor(inside[distance.argmin()] + 0.5).astype(int).tolist())
 
 
 def scene_of(

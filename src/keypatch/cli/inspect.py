@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class _Sectioned(Sectioned):
     sections: ClassVar = {
         "Of a store": ("tree", "attributes", "patch", "annotation", "volume", "kind", "class_", "fold"),
-        "Pictures of a store": ("png", "count", "seed", "slicing", "gaussian", "picture"),
+        "Pictures of a store": ("png", "count", "seed", "slicing", "gaussian", "picture", "augment"),
         "Of a volume or annotations": (
             "array", "unsigned", "volume_format", "annotation_format", "columns", "axis_order",
         ),
@@ -63,6 +63,12 @@ _EPILOG = (
     default=None,
     help="Show it in the terminal too; NO_COLOR forbids it.  [a patch, where the terminal is known to]",
 )
+@click.option(
+    "--augment",
+    type=click.Path(path_type=Path),
+    metavar="RECIPE",
+    help="Draw patches as they are and as four epochs of training would see them, by this TOML or JSON file.",
+)
 @click.option("--array", help="Array inside a container of several.")
 @click.option("--unsigned", is_flag=True, help="Read MRC mode 0 and bytes of EM as uint8.")
 @click.option("--volume-format", metavar="NAME", help="Read as a volume of this format.")
@@ -89,6 +95,7 @@ def command(
     slicing: Slicing,
     gaussian: bool,
     picture: bool | None,
+    augment: Path | None,
     array: str | None,
     unsigned: bool,
     volume_format: str | None,
@@ -104,6 +111,7 @@ def command(
       keypatch inspect out.zarr --patch 7 --png patch.png
       keypatch inspect out.zarr --annotation picks.csv:12
       keypatch inspect out.zarr --kind centered --fold 0 --png sheet.png
+      keypatch inspect out.zarr --patch 7 --augment augment.toml --png drawn.png
       keypatch inspect tomogram.mrc
       keypatch inspect particles.star
     """  # noqa: D301
@@ -126,6 +134,7 @@ def command(
                 slicing=slicing,
                 gaussian=gaussian,
                 picture=picture,
+                augment=augment,
                 as_json=as_json,
             ),
         )

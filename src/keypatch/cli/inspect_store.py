@@ -38,6 +38,7 @@ class Asked:
     slicing: Slicing
     gaussian: bool
     picture: bool | None
+    augment: Path | None
     as_json: bool
 
 
@@ -73,6 +74,9 @@ def _check(store: Store, asked: Asked) -> None:
     drawn = asked.png is not None or asked.picture
     if drawn and (asked.tree or asked.attributes):
         raise UsageError.at(given[0], expected="no picture", found="--png or --picture")
+    if asked.augment is not None and (asked.annotation is not None or not drawn):
+        found = "--annotation" if drawn else "none"
+        raise UsageError.at("--augment", expected="--png or --picture, of patches", found=found)
     if asked.patch is not None and not -len(store) <= asked.patch < len(store):
         raise UsageError.at("--patch", expected=f"0 to {len(store) - 1}", found=str(asked.patch))
 
@@ -89,10 +93,12 @@ def _show_patch(store: Store, index: int, asked: Asked) -> None:
     from keypatch.audit.inspect import describe_patch
     from keypatch.audit.picture import patch_picture, small_picture
 
-    patch = describe_patch(store, index)
+    whole, patch = store[index], describe_patch(store, index)
     _print(patch.to_json(), inspect_text.patch_text(patch), asked)
+    if asked.augment is not None:
+        _draw_augmented(store, [whole.index], asked)
+        return
     target = _target(store, index) if asked.gaussian else None
-    whole = store[index]
     given: Any = {"ds_factor": store.ds_factor, "slicing": asked.slicing}
     how = _terminal(asked, unasked=True)
     if asked.png is not None:
@@ -151,6 +157,9 @@ def _draw_sheet(store: Store, indices: Sequence[int], title: str, asked: Asked) 
         raise UsageError.at("--png" if asked.png else "--picture", expected="patches to draw", found="none of these")
     name = Path(store.path).resolve().name + (f": {title}" if title else "")
     drawn = draw(indices, asked.count, asked.seed)
+    if asked.augment is not None:
+        _draw_augmented(store, drawn, asked)
+        return
     if asked.png is not None:
         sheet = contact_sheet(store, drawn, title=name, slicing=asked.slicing, gaussian=asked.gaussian)
         _save(sheet, asked.png)
@@ -158,6 +167,21 @@ def _draw_sheet(store: Store, indices: Sequence[int], title: str, asked: Asked) 
         _emit(_mosaic(store, drawn, asked), how)
     elif how is not None:
         _emit(contact_sheet(store, drawn, title=name, slicing=asked.slicing, gaussian=asked.gaussian), how)
+
+
+def _draw_augmented(store: Store, indices: Sequence[int], asked: Asked) -> None:
+    """Patches before and after augmentation, into the file and the terminal."""
+    from keypatch.audit.augmented import augmented_sheet
+    from keypatch.augment.recipe import read_recipe
+
+    assert asked.augment is not None  # noqa: S101 - asked before
+    geometric = read_recipe(asked.augment).geometric
+    sheet = augmented_sheet(store, indices, geometric, seed=asked.seed, gaussian=asked.gaussian)
+    if asked.png is not None:
+        _save(sheet, asked.png)
+    how = _terminal(asked, unasked=False)
+    if how is not None:
+        _emit(sheet, how)
 
 
 def _mosaic(store: Store, indices: Sequence[int], asked: Asked) -> Image.Image:
