@@ -62,6 +62,33 @@ def test_a_turned_gaussian_is_found_without_its_covariance():
         assert_allclose(peaks.local_ds[0], center, atol=1e-4)
 
 
+def test_a_covariance_that_is_known_needs_no_fit():
+    """Also at the border, where half of the samples are missing, and beside another point."""
+    rng = np.random.default_rng(4)
+    for _ in range(20):
+        turn, _ = np.linalg.qr(rng.standard_normal((3, 3)))
+        covariance = turn @ np.diag(rng.uniform(0.8, 1.6, 3) ** 2) @ turn.T
+        centers = [(*rng.uniform(-0.4, 2, 2), 1.2), (*rng.uniform(6, 9, 2), 8.3)]
+        values = gaussian.render_covariance(centers, [0, 0], n_classes=1, grid=(10, 10, 10), covariance=covariance)
+        peaks = find_peaks(values, sigma=None, covariance=covariance)
+        assert len(peaks) == 2
+        for center in centers:
+            assert np.abs(peaks.local_ds - center).max(axis=1).min() < 1e-4
+        assert_allclose(peaks.score, 1, rtol=1e-4)
+
+
+def test_the_flank_of_a_gaussian_outside_is_no_peak():
+    """A long one that lies askew shows maxima along its flank, whose Gaussian would be higher than they allow."""
+    covariance = np.diag([0.47, 1.15, 1.82]) ** 2
+    turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))
+    covariance = turn @ covariance @ turn.T
+    for center in np.random.default_rng(1).uniform(-5, 10, (200, 3)):
+        values = gaussian.render_covariance([center], [0], n_classes=1, grid=(6, 6, 6), covariance=covariance)
+        peaks = find_peaks(values, sigma=None, covariance=covariance)
+        inside = ((peaks.local_ds > -0.5) & (peaks.local_ds < 5.5)).all(axis=1)
+        assert np.abs(peaks.local_ds[inside] - center).max(initial=0) < 0.05
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_storing_it_costs_little(dtype):
     rng = np.random.default_rng(0)
@@ -165,6 +192,10 @@ def test_an_axis_of_one_voxel_says_nothing_of_where():
         (np.zeros((1, 4, 4, 4)), {"sigma": (1, 2)}, "one number or three"),
         (np.zeros((1, 4, 4, 4)), {"sigma": np.nan}, "above 0"),
         (np.zeros((1, 4, 4, 4)), {"sigma": 1, "threshold": 0}, "threshold"),
+        (np.zeros((1, 4, 4, 4)), {"sigma": 1, "covariance": np.eye(3)}, "both"),
+        (np.zeros((1, 4, 4, 4)), {"sigma": None, "covariance": np.eye(2)}, "(3, 3)"),
+        (np.zeros((1, 4, 4, 4)), {"sigma": None, "covariance": -np.eye(3)}, "positive definite"),
+        (np.zeros((1, 4, 4, 4)), {"sigma": None, "covariance": np.arange(9).reshape(3, 3)}, "symmetric"),
         (np.zeros((1, 4, 2, 4)), {"sigma": None}, "three voxels an axis"),
     ],
 )

@@ -11,10 +11,11 @@ from numpy.testing import assert_allclose
 from tests.sources import Truth, converted, write_csv, write_npy
 
 import keypatch
-from keypatch.augment import Geometric, read_sample
+from keypatch.augment import Geometric, Map, read_sample
 from keypatch.detections import COLUMNS, Found, Search, detect, merge
 from keypatch.errors import UsageError
 from keypatch.export import export
+from keypatch.peaks import find_peaks
 
 CLASSES = ("motor", "ribosome")
 ALLOWED = 0.05
@@ -122,22 +123,50 @@ def test_a_file_has_the_voxels_of_the_source_where_the_store_was_resampled(tmp_p
     assert_back(back, known)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_predictions_of_augmented_samples_find_their_way_back(tmp_path, seed):
-    """Each patch as it is, and twice through flips and turns, as for a prediction that is averaged over them."""
+DRAWN = {
+    "flips and turns": Geometric(flip="zyx", rot90=True, half_turn=True),
+    "rotation": Geometric(rotate=25),
+    "scale": Geometric(scale=(0.9, 1.15)),
+    "stretch, sigma scaled": Geometric(stretch=(0.9, 1.15), sigma="scaled"),
+    "shear and shift": Geometric(shear=0.1, shift=5.3, padding="edge"),
+    "deformation": Geometric(elastic=1.0, elastic_spacing=24),
+    "all at once": Geometric(flip="zyx", rotate=15, scale=(0.95, 1.1), shear=0.05, shift=3.3, elastic=0.5),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("seed", [4, 7])
+def test_predictions_of_augmented_samples_find_their_way_back(tmp_path, seed, name):
+    """Each patch as it is, and twice through a map, as for a prediction that is averaged over them."""
     known, flags = drawn(seed)
     store = built(tmp_path, known, flags)
-    geometric, rng = Geometric(flip="zyx", rot90=True), np.random.default_rng(seed)
-    samples = []
-    for patch in range(len(store)):
-        samples.append(read_sample(store, patch))
-        samples += [read_sample(store, patch, geometric.draw(rng, store.patch_shape)) for _ in range(2)]
+    rng, samples = np.random.default_rng(seed), []
+    for patch in store:
+        samples.append(read_sample(store, patch.index))
+        for _ in range(2):
+            chosen = DRAWN[name].draw(rng, store.patch_shape, patch.voxel_spacing)
+            samples.append(read_sample(store, patch.index, chosen))
     sigma = store.table("patches/ds_sigma")[0]
     heatmaps = np.stack([s.target(len(CLASSES), ds_factor=store.ds_factor, sigma_ds=sigma) for s in samples])
     assert not all(s.map.is_identity for s in samples)
     found = detect(store, heatmaps, samples=iter(samples))
     assert_back(found, known)
     assert found["n_views"].min() >= 3
+
+
+def test_a_peak_in_mirrored_padding_is_nobodys(tmp_path):
+    """The mirror image is found in the heatmap, and is no detection."""
+    known = {"v": Truth(np.zeros((16, 32, 32), np.uint8), ((8.0, 16.0, 6.0),), ("motor",))}
+    flags = ["--patch-shape", "16,32,32", "--ds-factor", "4", "--sigma-ds", "0.8", "--voxel-spacing", "10"]
+    store = built(tmp_path, known, [*flags, "--grid", "16,32,32", "--centered", "0"])
+    shifted = np.eye(4)
+    shifted[2, 3] = -16.0
+    sample = read_sample(store, 0, Map(shifted, store.patch_shape, store.patch_shape, padding="reflect"))
+    assert sorted(sample.keypoints.local_rs[:, 2].tolist()) == [10.0, 22.0]
+    heatmaps = sample.target(1, ds_factor=4, sigma_ds=0.8)[None]
+    assert len(find_peaks(heatmaps[0], sigma=0.8)) == 2
+    found = detect(store, heatmaps, samples=[sample])
+    assert_allclose(found[["z", "y", "x"]].to_numpy(), [(8.0, 16.0, 6.0)], atol=1e-3)
 
 
 def test_another_grid_than_the_stores(tmp_path):

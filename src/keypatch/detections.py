@@ -222,9 +222,9 @@ def _checked_shape(store: Store, heatmaps: Heatmaps, *, all_patches: bool) -> tu
 
 
 def _peaks(heatmaps: Heatmaps, number: int, view: View, search: Search) -> Peaks:
-    sigma = None if search.fit_sigma or not view.keeps_sigma else view.sigma_ds
+    covariance = None if search.fit_sigma else view.covariance
     try:
-        return find_peaks(np.asarray(heatmaps[number]), sigma=sigma, threshold=search.threshold)
+        return find_peaks(np.asarray(heatmaps[number]), sigma=None, covariance=covariance, threshold=search.threshold)
     except UsageError as error:
         message = f"heatmap {number}: {error}"
         raise UsageError(message) from error

@@ -41,7 +41,11 @@ LARGEST_WINDOW: Final = 3
 """Samples on either side of a maximum that are fitted at most; it is about one sigma otherwise."""
 
 FARTHEST: Final = 1.0
-"""Coarse voxels that a peak may lie away from its highest sample, but for the outward side of a border."""
+"""Coarse voxels along an axis from a peak's highest sample to its centre, at most; outwards at a border, any."""
+
+LARGEST_EXCESS: Final = 1.5
+"""A fitted height over the greatest one that the highest sample allows, from which on there is no Gaussian there: the
+flank of a long one that lies askew and outside has maxima too."""
 
 _REASSIGNMENTS: Final = 10
 """Rounds at most; few are needed but where peaks are less than three sigmas apart."""
@@ -73,27 +77,30 @@ class Peaks:
         return len(self.local_ds)
 
 
-def find_peaks(heatmap: ArrayLike, *, sigma: ArrayLike | None, threshold: float = THRESHOLD) -> Peaks:
+def find_peaks(
+    heatmap: ArrayLike, *, sigma: ArrayLike | None, covariance: ArrayLike | None = None, threshold: float = THRESHOLD
+) -> Peaks:
     """Find the peaks of a heatmap, to a fraction of a coarse voxel.
 
     Args:
         heatmap: (C, d, h, w) numbers, about 1 where a keypoint is and 0 where none is.
-        sigma: (3,) or one number, the Gaussian's sigma in coarse voxels that the network was taught; None fits it,
+        sigma: (3,) or one number, the Gaussian's sigma in coarse voxels that the network was taught. None fits it,
             which asks more of the samples, and three voxels of every axis.
+        covariance: (3, 3) in coarse voxels squared, in place of sigma.
         threshold: Least height of a Gaussian.
 
     Returns:
         Its peaks, those beyond the border included.
 
     Raises:
-        UsageError: If the heatmap has other axes or values that are not finite, or sigma or the threshold is not above
-            0, or sigma is None and an axis has fewer than three voxels.
+        UsageError: If the heatmap has other axes or values that are not finite, if sigma, covariance or threshold are
+            not above 0, both sigma and covariance are given, or neither and an axis has fewer than three voxels.
     """
     values = _checked_heatmap(heatmap)
-    sigmas = _checked_sigma(sigma, values.shape[1:])
+    precision = _precision(sigma, covariance, values.shape[1:])
     if not threshold > 0:
         raise UsageError.at("threshold", expected="a number above 0", found=f"{threshold}")
-    parts = [_of_channel(channel, sigmas, threshold) for channel in values]
+    parts = [_of_channel(channel, precision, threshold) for channel in values]
     return Peaks(
         np.concatenate([part[0] for part in parts]),
         np.repeat(np.arange(len(parts), dtype=np.int32), [len(part[0]) for part in parts]),
@@ -115,7 +122,14 @@ def _checked_heatmap(heatmap: ArrayLike) -> NDArray[np.float64]:
     return values
 
 
-def _checked_sigma(sigma: ArrayLike | None, grid: Sequence[int]) -> NDArray[np.float64] | None:
+def _precision(
+    sigma: ArrayLike | None, covariance: ArrayLike | None, grid: Sequence[int]
+) -> NDArray[np.float64] | None:
+    """(3, 3) inverse of the covariance; None to fit it."""
+    if sigma is not None and covariance is not None:
+        raise UsageError.at("sigma", expected="a sigma or a covariance", found="both")
+    if covariance is not None:
+        return _inverted(np.asarray(covariance, np.float64))
     if sigma is None:
         if min(grid) < 3:
             found = " × ".join(map(str, grid))
@@ -126,29 +140,71 @@ def _checked_sigma(sigma: ArrayLike | None, grid: Sequence[int]) -> NDArray[np.f
     sigmas = np.asarray(sigma, np.float64)
     if sigmas.shape not in ((), (3,)) or not np.all(sigmas > 0) or not np.isfinite(sigmas).all():
         raise UsageError.at("sigma", expected="one number or three, above 0", found=str(sigmas.tolist()))
-    return np.broadcast_to(sigmas, (3,))
+    return np.diag(np.broadcast_to(sigmas, (3,)) ** -2.0)
+
+
+def _inverted(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    good = covariance.shape == (3, 3) and np.isfinite(covariance).all() and np.allclose(covariance, covariance.T)
+    if not good or not np.linalg.eigvalsh(covariance).min() > 0:
+        expected = "a (3, 3) matrix, symmetric and positive definite"
+        raise UsageError.at("covariance", expected=expected, found=str(covariance.tolist()))
+    return np.asarray(np.linalg.inv(covariance), np.float64)
 
 
 def _of_channel(
-    channel: NDArray[np.float64], sigma: NDArray[np.float64] | None, threshold: float
+    channel: NDArray[np.float64], precision: NDArray[np.float64] | None, threshold: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Centres, heights and highest samples of one class."""
-    at = _maxima(channel, threshold * _least_share(sigma))
-    window = _Window.around(channel, at, sigma)
-    center, height = window.fit(sigma)
-    kept = _without_twins(center, height, height >= threshold)
+    at = _maxima(channel, threshold * _least_share(precision))
+    window = _Window.around(channel, at, precision)
+    center, height = window.fit(precision)
+    possible = _possible_height(channel, at, center, precision)
+    kept = _without_twins(center, height, (height >= threshold) & (height <= LARGEST_EXCESS * possible))
     at, window, center, height = at[kept], window.take(kept), center[kept], height[kept]
-    if sigma is not None and len(at) > 1:
-        center, height = _told_apart(window, center, height, sigma)
+    if precision is not None and len(at) > 1:
+        center, height = _told_apart(window, center, height, precision)
     order = np.argsort(-height, kind="stable")
     return center[order], height[order], channel[tuple(at[order].T)]
 
 
-def _least_share(sigma: NDArray[np.float64] | None) -> float:
-    """Share of a Gaussian's height that its highest sample has at least."""
-    if sigma is None:
+def _least_share(precision: NDArray[np.float64] | None) -> float:
+    """Share of a Gaussian's height that its highest sample has at least: that of a centre between eight voxels."""
+    if precision is None:
         return 1.0
-    return max(float(np.exp(-0.5 * np.sum((0.5 / sigma) ** 2))), LEAST_SAMPLE)
+    return max(float(np.exp(-0.5 * _farthest_square(precision))), LEAST_SAMPLE)
+
+
+def _possible_height(
+    channel: NDArray[np.float64],
+    at: NDArray[np.int64],
+    center: NDArray[np.float64],
+    precision: NDArray[np.float64] | None,
+) -> NDArray[np.float64]:
+    """(P,) greatest height of a Gaussian in the grid whose highest sample is this one; infinite for one outside."""
+    if precision is None:
+        return np.full(len(at), np.inf)
+    inside = ((center > -0.5) & (center < np.array(channel.shape) - 0.5)).all(axis=1)
+    greatest = channel[tuple(at.T)] * np.exp(0.5 * _farthest_square(precision))
+    return np.asarray(np.where(inside, greatest, np.inf), np.float64)
+
+
+def _farthest_square(precision: NDArray[np.float64]) -> float:
+    """Of the distance, in sigmas, from a centre to the sample that is nearest: its worst case, between eight."""
+    corners = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
+    return float(_squares(corners, precision).max())
+
+
+def _farthest(precision: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """(3,) as `FARTHEST`; a long Gaussian askew to the axes may show several maxima along its length."""
+    if precision is None or np.array_equal(precision, np.diag(np.diag(precision))):
+        return np.full(3, FARTHEST)
+    sigma = np.sqrt(np.diag(np.linalg.inv(precision)))
+    return np.asarray(np.maximum(FARTHEST, np.sqrt(_farthest_square(precision)) * sigma), np.float64)
+
+
+def _squares(offsets: NDArray[Any], precision: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(...) of (..., 3) offsets: ``offset^T precision offset``; the precision may be (3, 3) or one each."""
+    return np.asarray(np.einsum("...i,...ij,...j->...", offsets, precision, offsets), np.float64)
 
 
 def _maxima(channel: NDArray[np.float64], floor: float) -> NDArray[np.int64]:
@@ -179,10 +235,13 @@ class _Window:
     weights: NDArray[np.float64]
 
     @classmethod
-    def around(cls, channel: NDArray[np.float64], at: NDArray[np.int64], sigma: NDArray[np.float64] | None) -> _Window:
+    def around(
+        cls, channel: NDArray[np.float64], at: NDArray[np.int64], precision: NDArray[np.float64] | None
+    ) -> _Window:
         """Boxes of about a sigma to either side, at a border moved inwards so that none has fewer samples."""
         grid = np.array(channel.shape)
-        radius = np.ones(3) if sigma is None else np.clip(np.rint(sigma), 1, LARGEST_WINDOW)
+        sigma = np.ones(3) if precision is None else np.sqrt(np.diag(np.linalg.inv(precision)))
+        radius = np.clip(np.rint(sigma), 1, LARGEST_WINDOW)
         size = np.minimum(2 * radius.astype(np.int64) + 1, grid)
         first = np.clip(at - size // 2, 0, grid - size)
         within = np.array(list(itertools.product(*map(range, size))))
@@ -202,15 +261,14 @@ class _Window:
         return _Window(self.at[rows], self.grid, self.steps[rows], self.logs[rows], self.weights[rows])
 
     def fit(
-        self, sigma: NDArray[np.float64] | None, share: NDArray[np.float64] | None = None
+        self, precision: NDArray[np.float64] | None, share: NDArray[np.float64] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(P, 3) centres and (P,) heights; ``share`` (P, W) of each sample's weight counts."""
         weights = self.weights if share is None else self.weights * share
-        precision = None if sigma is None else np.diag(sigma**-2.0)
         shift, precisions = self._shifts(weights, precision)
-        shift = self._bounded(shift)
+        shift = self._bounded(shift, _farthest(precision))
         offset = self.steps - shift[:, None]
-        square = np.einsum("pwi,pij,pwj->pw", offset, precisions, offset)
+        square = _squares(offset, precisions[:, None])
         level = np.sum(weights * (self.logs + 0.5 * square), axis=1) / weights.sum(axis=1)
         return self.at + shift, np.exp(np.minimum(level, 700.0))
 
@@ -222,7 +280,7 @@ class _Window:
         n = len(steps)
         linear = [np.ones(steps.shape[:2]), *np.moveaxis(steps, 2, 0)]
         if precision is not None:
-            flattened = self.logs + 0.5 * np.einsum("pwi,ij,pwj->pw", steps, precision, steps)
+            flattened = self.logs + 0.5 * _squares(steps, precision)
             slope = _least_squares(linear, flattened, weights)[:, 1:]
             return slope @ np.linalg.inv(precision), np.broadcast_to(precision, (n, 3, 3))
         pairs = [(i, j) for i in range(3) for j in range(i, 3)]
@@ -238,11 +296,11 @@ class _Window:
         shift = np.linalg.solve(safe, found[:, 1:4, None])[..., 0]
         return np.where(hill[:, None], shift, 0.0), np.where(hill[:, None, None], fitted, 0.0)
 
-    def _bounded(self, shift: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _bounded(self, shift: NDArray[np.float64], farthest: NDArray[np.float64]) -> NDArray[np.float64]:
         """A centre beyond the next sample contradicts the maximum, but for where there is no next sample."""
-        low = np.where(self.at == 0, -np.inf, -FARTHEST)
-        high = np.where(self.at == self.grid - 1, np.inf, FARTHEST)
-        return np.clip(shift, low, high)
+        low = np.where(self.at == 0, -np.inf, -farthest)
+        high = np.where(self.at == self.grid - 1, np.inf, farthest)
+        return np.asarray(np.clip(shift, low, high), np.float64)
 
 
 def _least_squares(
@@ -274,7 +332,7 @@ def _without_twins(
 
 
 def _told_apart(
-    window: _Window, center: NDArray[np.float64], height: NDArray[np.float64], sigma: NDArray[np.float64]
+    window: _Window, center: NDArray[np.float64], height: NDArray[np.float64], precision: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Fit again, each peak by the samples in which no other stands higher; one that is nearly as high counts little."""
     pairs = _neighbours(window)
@@ -285,15 +343,15 @@ def _told_apart(
     first, second = pairs.T
     # The nearest samples are the least of all another peak's: a first guess that leads to the right shares.
     nearest = np.asarray((np.abs(window.steps) <= 1).all(axis=2), np.float64)
-    center, height = window.fit(sigma, nearest)
+    center, height = window.fit(precision, nearest)
     for _ in range(_REASSIGNMENTS):
-        own = _log_value(samples, center[:, None], height[:, None], sigma)
+        own = _log_value(samples, center[:, None], height[:, None], precision)
         other = np.full(own.shape, -np.inf)
-        there = _log_value(samples[first], center[second, None], height[second, None], sigma)
+        there = _log_value(samples[first], center[second, None], height[second, None], precision)
         np.maximum.at(other, first, there)
         nearly = np.exp(np.minimum(2 * (other - own), 0.0))
         share: NDArray[np.float64] = np.asarray(np.where(at_maximum, 1.0, 1.0 - nearly))
-        before, (center, height) = center, window.fit(sigma, share)
+        before, (center, height) = center, window.fit(precision, share)
         if np.abs(center - before).max() < _SETTLED:
             break
     return center, height
@@ -310,7 +368,7 @@ def _neighbours(window: _Window) -> NDArray[np.int64]:
 
 
 def _log_value(
-    samples: NDArray[Any], center: NDArray[np.float64], height: NDArray[np.float64], sigma: NDArray[np.float64]
+    samples: NDArray[Any], center: NDArray[np.float64], height: NDArray[np.float64], precision: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    value: NDArray[np.float64] = np.log(height) - 0.5 * np.sum(((samples - center) / sigma) ** 2, axis=-1)
+    value: NDArray[np.float64] = np.log(height) - 0.5 * _squares(samples - center, precision)
     return value

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from keypatch import geometry
+from keypatch.augment.sample import coarse_covariance
 from keypatch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -112,10 +114,17 @@ class View:
             drawn,
         )
 
-    @property
-    def keeps_sigma(self) -> bool:
-        """Whether the target's sigma is the same at every keypoint, whatever the map did."""
-        return self.map is None or self.map.sigma == "fixed"
+    @cached_property
+    def covariance(self) -> NDArray[np.float64] | None:
+        """(3, 3) of every Gaussian, in coarse voxels of the heatmap; None where it is another at each place."""
+        if self.map is None or self.map.sigma == "fixed":
+            return np.diag(self.sigma_ds**2)
+        if self.map.elastic is not None:
+            return None
+        steps = np.asarray(np.linalg.inv(self.map.matrix[:3, :3]), np.float64)
+        if self.map.sigma == "covariance":
+            return np.asarray(coarse_covariance(steps[None], self.sigma_ds, self.factor)[0], np.float64)
+        return np.diag((self.sigma_ds * np.linalg.norm(steps, axis=1)) ** 2)
 
     def to_volume(self, local_ds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Peaks in the volume, and which of them are this view's to report.
@@ -131,9 +140,8 @@ class View:
         """
         outside = np.maximum(-0.5 - local_ds, local_ds - (np.array(self.grid) - 0.5))
         own = (outside <= BEYOND).all(axis=1)
-        in_patch = geometry.rs_from_ds(local_ds, self.factor)
+        in_patch = self._in_patch(local_ds)
         if self.map is not None:
-            in_patch = self.map.to_patch(in_patch)
             own = own & geometry.inside(in_patch, self.patch_shape)
         coords = in_patch + self.origin
         border = np.nextafter(np.array(self.volume_shape) - 0.5, 0)
@@ -142,10 +150,11 @@ class View:
         return bounded, np.asarray(own)
 
     def weight(self, local_ds: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(P,) in (0, 1]: how much of its Gaussian the heatmap holds, by the distance from the nearest border."""
-        inside = np.minimum(local_ds + 0.5, np.array(self.grid) - 0.5 - local_ds) / (WHOLE_WITHIN * self.sigma_ds)
-        weight: NDArray[np.float64] = np.clip(inside.min(axis=1, initial=1.0), LEAST_WEIGHT, 1.0)
-        return weight
+        """(P,) in (0, 1]: how much of its Gaussian the heatmap holds, by the distance from the nearest border.
+
+        The border of the patch counts as that of the sample: beyond it a sample has padding.
+        """
+        return self._weight(local_ds, self._in_patch(local_ds))
 
     def weight_of_places(self, coords: NDArray[np.float64]) -> NDArray[np.float64]:
         """As `weight`, for (P, 3) places in the volume; 0 for those outside the view."""
@@ -153,7 +162,26 @@ class View:
         local_rs = in_patch if self.map is None else self.map.to_sample(in_patch)
         local_ds = geometry.local_ds(local_rs, self.factor)
         seen = geometry.inside(local_ds, self.grid) & geometry.inside(in_patch, self.patch_shape)
-        return np.where(seen, self.weight(local_ds), 0.0)
+        return np.where(seen, self._weight(local_ds, in_patch), 0.0)
+
+    def _in_patch(self, local_ds: NDArray[np.float64]) -> NDArray[np.float64]:
+        local_rs = geometry.rs_from_ds(local_ds, self.factor)
+        return local_rs if self.map is None else self.map.to_patch(local_rs)
+
+    def _weight(self, local_ds: NDArray[np.float64], in_patch: NDArray[np.float64]) -> NDArray[np.float64]:
+        held = _sigmas_inside(local_ds, self.grid, self.sigma_ds)
+        if self.map is not None:
+            held = np.minimum(held, _sigmas_inside(in_patch, self.patch_shape, self.sigma_ds * self.factor))
+        weight: NDArray[np.float64] = np.clip(held / WHOLE_WITHIN, LEAST_WEIGHT, 1.0)
+        return weight
+
+
+def _sigmas_inside(
+    points: NDArray[np.float64], shape: Sequence[int], sigma: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(P,) from (P, 3) points to the nearest border of a box."""
+    inside = np.minimum(points + 0.5, np.array(shape) - 0.5 - points) / sigma
+    return np.asarray(inside.min(axis=1, initial=np.inf), np.float64)
 
 
 def _factor(shape: Sequence[int], grid: Sequence[int]) -> NDArray[np.int64]:

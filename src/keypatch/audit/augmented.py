@@ -20,7 +20,7 @@ from keypatch.augment import Patches
 from keypatch.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from keypatch.augment import Geometric, Sample
     from keypatch.formats.store import Patch, Store
@@ -72,29 +72,63 @@ def augmented_sheet(
     if not indices or epochs < 1:
         raise UsageError.at("sheet", expected="at least one patch and one epoch", found="none")
     patches = Patches(store, geometric=geometric, seed=seed, dtype=None, with_target=False)
-    first = [patches.sample(index, epoch=epoch) for index in indices[:1] for epoch in range(epochs)]
-    layout = _Layout([store.patch_shape, *(shape3(sample.image.shape) for sample in first)], len(indices))
+    shapes = [shape3(patches.sample(indices[0], epoch=epoch).image.shape) for epoch in range(epochs)]
+    rows = ([(f"epoch {epoch}", patches.sample(index, epoch=epoch)) for epoch in range(epochs)] for index in indices)
+    title = "Patches before and after augmentation"
+    return sheet_of_samples(
+        store, indices, rows, shapes=shapes, title=title, subtitle=_said(geometric), gaussian=gaussian
+    )
+
+
+def sheet_of_samples(
+    store: Store,
+    indices: Sequence[int],
+    rows: Iterable[Sequence[tuple[str, Sample]]],
+    *,
+    shapes: Sequence[geometry.Shape3],
+    title: str,
+    subtitle: str,
+    gaussian: bool = True,
+) -> Image.Image:
+    """Draw patches as they lie in the store, and beside each some samples of it.
+
+    Args:
+        store: Opened.
+        indices: Of the patches.
+        rows: For each patch, names and samples; read one row at a time.
+        shapes: Largest voxels of each column of samples.
+        title: Above all.
+        subtitle: Below it.
+        gaussian: Whether the target is laid over them.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        IndexError: If there is no such patch.
+        UsageError: If the sheet would be larger than `LARGEST_SIDE`, or a target cannot be written.
+        CorruptionError: If a patch cannot be read.
+    """
+    layout = _Layout([store.patch_shape, *shapes], len(indices))
     entries = [(color_of(c), name) for c, name in enumerate(store.classes)]
-    legend = Legend(entries, _NOTE, layout.width - 2 * _MARGIN)
+    width = layout.width - 2 * _MARGIN
+    legend = Legend(entries, _NOTE, width)
     size = layout.width, _HEAD + layout.height + legend.height + _MARGIN
     if max(size) > LARGEST_SIDE:
         found, hint = f"{size[0]} × {size[1]}", "ask for fewer patches"
         raise UsageError.at("sheet", expected=f"at most {LARGEST_SIDE} pixels", found=found, hint=hint)
     sheet = Image.new("RGB", size, BACKGROUND)
-    width = layout.width - 2 * _MARGIN
-    write(sheet, (_MARGIN, _MARGIN), "Patches before and after augmentation", width=width, size=LARGE, color=TEXT)
-    write(sheet, (_MARGIN, _MARGIN + LARGE + 8), _said(geometric), width=width, size=SMALL, color=DIM)
-    for row, index in enumerate(indices):
+    write(sheet, (_MARGIN, _MARGIN), title, width=width, size=LARGE, color=TEXT)
+    write(sheet, (_MARGIN, _MARGIN + LARGE + 8), subtitle, width=width, size=SMALL, color=DIM)
+    for row, (index, samples) in enumerate(zip(indices, rows, strict=True)):
         patch = store[index]
         before = _scene_of_patch(store, patch, gaussian=gaussian)
-        at = slice_center(patch)
-        layout.draw(sheet, (row, 0), before, at, f"{patch.index}  {patch.kind}", patch)
-        for epoch in range(epochs):
-            sample = patches.sample(index, epoch=epoch)
+        layout.draw(sheet, (row, 0), before, slice_center(patch), f"{patch.index}  {patch.kind}", patch)
+        for column, (name, sample) in enumerate(samples, 1):
             scene = _scene_of_sample(store, patch, sample, before.window, gaussian=gaussian)
             d, h, w = sample.image.shape
             at = central_voxel(sample.keypoints.local_rs, sample.image.shape, (d // 2, h // 2, w // 2))
-            layout.draw(sheet, (row, 1 + epoch), scene, at, f"epoch {epoch}", patch)
+            layout.draw(sheet, (row, column), scene, at, name, patch)
     legend.draw(sheet, (_MARGIN, _HEAD + layout.height))
     return sheet
 
