@@ -16,6 +16,7 @@ from tests.stores import Design, make_store
 
 import keypatch as package
 from keypatch.cli import peaks as command
+from keypatch.detections import AGREEMENT
 from keypatch.export import FORMATS
 from keypatch.peaks import THRESHOLD
 
@@ -73,6 +74,7 @@ def test_options_reach_where_they_should(made, tmp_path):
         (("--merge-angstrom", "1000"), 1),
         (("--sigma-ds", "1,1,1"), 2),
         (("--fit-sigma",), 2),
+        (("--agreement", "1"), 2),
     ):
         ran = keypatch(*common, *flags)
         assert ran.code == 0, ran.err
@@ -81,8 +83,8 @@ def test_options_reach_where_they_should(made, tmp_path):
 
 def test_the_flags_defaults_are_the_librarys():
     assert command.FORMATS == FORMATS
-    (threshold,) = [p for p in command.command.params if p.name == "threshold"]
-    assert threshold.default == THRESHOLD
+    defaults = {p.name: p.default for p in command.command.params}
+    assert (defaults["threshold"], defaults["agreement"]) == (THRESHOLD, AGREEMENT)
 
 
 def write(path, array):
@@ -129,6 +131,7 @@ def test_what_is_refused(made, tmp_path):
         ((good, store, "-o", tmp_path / "x.csv", "--class", "none"), 2),
         ((good, store, "-o", tmp_path / "x.csv", "--threshold", "0"), 2),
         ((good, store, "-o", tmp_path / "x.csv", "--sigma-ds", "0"), 2),
+        ((good, store, "-o", tmp_path / "x.csv", "--agreement", "2"), 2),
         ((good, store, "-o", tmp_path / "x.csv", "--sigma-ds", "1", "--fit-sigma"), 2),
         ((good, store), 2),
     ):

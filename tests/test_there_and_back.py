@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from tests.sources import Truth, converted, write_csv, write_npy
 
 import keypatch
+from keypatch import geometry
 from keypatch.augment import Geometric, Map, read_sample
 from keypatch.detections import COLUMNS, Found, Search, detect, merge
 from keypatch.errors import UsageError
@@ -162,7 +163,8 @@ def test_a_peak_in_mirrored_padding_is_nobodys(tmp_path):
     shifted = np.eye(4)
     shifted[2, 3] = -16.0
     sample = read_sample(store, 0, Map(shifted, store.patch_shape, store.patch_shape, padding="reflect"))
-    assert sorted(sample.keypoints.local_rs[:, 2].tolist()) == [10.0, 22.0]
+    inside = sample.keypoints.local_rs[geometry.inside(sample.keypoints.local_rs, store.patch_shape)]
+    assert sorted(inside[:, 2].tolist()) == [10.0, 22.0]
     heatmaps = sample.target(1, ds_factor=4, sigma_ds=0.8)[None]
     assert len(find_peaks(heatmaps[0], sigma=0.8)) == 2
     found = detect(store, heatmaps, samples=[sample])
@@ -193,7 +195,7 @@ def heatmaps(store):
 
 
 def test_the_table_is_typed_and_ordered_also_where_nothing_is_found(store, heatmaps):
-    kinds = {"volume": "O", "class_name": "O", **dict.fromkeys(("z", "y", "x", "score"), "f")}
+    kinds = {"volume": "O", "class_name": "O", **dict.fromkeys(("z", "y", "x", "score", "agreement"), "f")}
     kinds |= {"n_views": "i", "patch": "i"}
     for values, n in ((heatmaps, 2), (np.zeros_like(heatmaps), 0)):
         found = detect(store, values)
@@ -213,24 +215,27 @@ def test_noise_in_one_patch_is_outvoted_and_a_repeated_run_is_the_same(store, he
     pd.testing.assert_frame_equal(detect(store, noisy), detect(store, noisy))
 
 
-def test_what_stands_in_the_middle_of_a_patch_is_found_though_others_miss_it(store, heatmaps):
+def test_what_only_one_of_many_patches_shows_is_a_matter_of_agreement(store, heatmaps):
     alone = np.zeros_like(heatmaps)
     centered = int(np.flatnonzero(store.patches["kind"] == "centered")[0])
     alone[centered] = heatmaps[centered]
-    found = detect(store, alone)
-    assert len(found) >= 1
+    found = detect(store, alone, Search(agreement=0))
     assert found["n_views"].tolist() == [1] * len(found)
+    assert len(found) >= 1
+    assert (found["agreement"] < 0.3).all()
+    assert len(detect(store, alone)) == 0
+    assert (detect(store, heatmaps)["agreement"] > 0.9).all()
 
 
 def test_distances_make_two_peaks_one(store):
     values = np.zeros((len(store), 1, 4, 4, 4))
     values[:, 0, 1, 1, 1] = 0.9
-    apart = len(detect(store, values, Search(distance_voxels=0.01)))
-    assert apart > len(detect(store, values, Search(distance_angstrom=90)))
-    assert len(detect(store, values, Search(distance_angstrom=90))) == len(
-        detect(store, values, Search(distance_voxels=9))
+    apart = len(detect(store, values, Search(distance_voxels=0.01, agreement=0)))
+    assert apart > len(detect(store, values, Search(distance_angstrom=90, agreement=0)))
+    assert len(detect(store, values, Search(distance_angstrom=90, agreement=0))) == len(
+        detect(store, values, Search(distance_voxels=9, agreement=0))
     )
-    assert len(detect(store, values, Search(distance_voxels=1000))) == 1
+    assert len(detect(store, values, Search(distance_voxels=1000, agreement=0))) == 1
 
 
 def peaks_of(coords, *, score=1.0, weight=1.0, view=None, reach=1.0):
@@ -245,6 +250,7 @@ def peaks_of(coords, *, score=1.0, weight=1.0, view=None, reach=1.0):
         np.full((n, 3), reach),
         views,
         np.ones(n, np.int64),
+        np.ones(n),
     )
 
 
@@ -295,7 +301,12 @@ def test_what_is_refused(store, heatmaps):
         with pytest.raises(UsageError) as raised:
             detect(store, values, **options)
         assert words in str(raised.value)
-    for wrong in ({"threshold": 0}, {"distance_voxels": -1}, {"distance_voxels": 1, "distance_angstrom": 1}):
+    for wrong in (
+        {"threshold": 0},
+        {"agreement": 1.1},
+        {"distance_voxels": -1},
+        {"distance_voxels": 1, "distance_angstrom": 1},
+    ):
         with pytest.raises(UsageError):
             Search(**wrong)
     with pytest.raises(UsageError, match="both"):

@@ -10,8 +10,7 @@
 A heatmap knows a point the better the more of its Gaussian it holds, so a peak counts less where the border cuts the
 target: by its distance from the border over two sigmas, 5 % at least. The peaks of one point, at most one of each
 heatmap, become their mean, weighted by score and by that; those that count less than half of the best only confirm it.
-A peak that a heatmap shows near its border, and another one, which holds at least twice as much of the place, does not,
-is none: there the first one sees the tails of what lies outside.
+What most heatmaps that hold a place do not show is none: near its border, one sees the tails of what lies outside.
 """
 
 from __future__ import annotations
@@ -36,11 +35,14 @@ if TYPE_CHECKING:
     from keypatch.formats.store import Store
     from keypatch.geometry import Vector3
 
-COLUMNS: Final = ("volume", "class_name", "z", "y", "x", "score", "n_views", "patch")
+COLUMNS: Final = ("volume", "class_name", "z", "y", "x", "score", "n_views", "agreement", "patch")
 """Of the table of detections, in this order; see `detect`."""
 
 MUCH_LESS: Final = 0.5
-"""Of the best view's weight: a view that holds less of a point has no say in where it is, or whether."""
+"""Of the best view's weight: a view that holds less of a point has no say in where it is."""
+
+AGREEMENT: Final = 0.3
+"""Share of the weight of the heatmaps that hold a place from which on they are believed to show a point there."""
 
 
 class Heatmaps(Protocol):
@@ -66,6 +68,7 @@ class Search:
         fit_sigma: Fit sigma at each peak instead.
         distance_angstrom: Peaks at most so far apart are one; one sigma where neither distance is given.
         distance_voxels: The same in voxels of the volume.
+        agreement: Least share, by weight, of the heatmaps that hold a place that must show the point; 0 asks for none.
     """
 
     threshold: float = THRESHOLD
@@ -73,6 +76,7 @@ class Search:
     fit_sigma: bool = False
     distance_angstrom: float | None = None
     distance_voxels: float | None = None
+    agreement: float = AGREEMENT
 
     def __post_init__(self) -> None:
         if self.distance_angstrom is not None and self.distance_voxels is not None:
@@ -83,6 +87,8 @@ class Search:
             value = getattr(self, name)
             if value is not None and not 0 < value < np.inf:
                 raise UsageError.at(name, expected="a number above 0", found=f"{value}")
+        if not 0 <= self.agreement <= 1:
+            raise UsageError.at("agreement", expected="a number from 0 to 1", found=f"{self.agreement}")
 
     def reach(self, view: View) -> NDArray[np.float64]:
         """(3,) voxels: peaks within the ellipsoid of these axes are one."""
@@ -106,6 +112,7 @@ class Found:
         reach: (P, 3) float64 as `Search.reach` gives it.
         view: int64, number of the heatmap.
         n_views: int64, heatmaps that show it: 1 each.
+        agreement: float64 share, by weight, of the heatmaps that hold its place which show it; 1 until known.
     """
 
     volume_index: NDArray[np.int64]
@@ -116,12 +123,13 @@ class Found:
     reach: NDArray[np.float64]
     view: NDArray[np.int64]
     n_views: NDArray[np.int64]
+    agreement: NDArray[np.float64]
 
     @classmethod
     def nothing(cls) -> Self:
         """No peak."""
         whole, real, rows = np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 3))
-        return cls(whole, whole, rows, real, real, rows, whole, whole)
+        return cls(whole, whole, rows, real, real, rows, whole, whole, real)
 
     @classmethod
     def of(cls, peaks: Peaks, view: View, number: int, search: Search) -> Self:
@@ -137,6 +145,7 @@ class Found:
             np.tile(search.reach(view), (n, 1)),
             np.full(n, number),
             np.ones(n, np.int64),
+            np.ones(n),
         )
 
     @classmethod
@@ -168,8 +177,8 @@ def detect(
     Returns:
         One row a detection, by volume, class and falling score, columns `COLUMNS`: ``volume`` (str), ``class_name``
         (str), ``z``, ``y``, ``x`` (float64 voxel-index coordinates in the volume, as all of the store's),
-        ``score`` (float64, about 1 at most), ``n_views`` (int64, how many heatmaps show it) and ``patch`` (int64,
-        where it counts most).
+        ``score`` (float64, about 1 at most), ``n_views`` (int64, how many heatmaps show it), ``agreement`` (float64,
+        their share of the weight of those that hold the place) and ``patch`` (int64, where it counts most).
 
     Raises:
         UsageError: If the heatmaps do not fit the store or the samples, or hold values that are not finite.
@@ -187,26 +196,27 @@ def detect(
     parts = [Found.nothing()]
     for number, view in enumerate(views):
         parts.append(Found.of(_peaks(heatmaps, number, view, search), view, number, search))
-    return _table(store, views, merge(Found.concatenate(parts), views))
+    return _table(store, views, merge(Found.concatenate(parts), views, search.agreement))
 
 
-def merge(found: Found, views: Sequence[View] = ()) -> Found:
+def merge(found: Found, views: Sequence[View] = (), agreement: float = AGREEMENT) -> Found:
     """Make one of all peaks that are one point: greedy, the one that counts most first.
 
     Args:
         found: Peaks, of any number of volumes and classes.
-        views: All heatmaps, also those without a peak; without them, none contradicts another.
+        views: All heatmaps, also those without a peak; without them, all agree.
+        agreement: As of `Search`.
 
     Returns:
         The detections by volume, class and falling score; ``coords`` the mean of their peaks weighted by score and
-        weight, ``score`` by weight alone; ``view`` and ``weight`` those of the peak that counts most.
+        weight, ``score`` by weight alone, ``weight`` their sum; ``view`` that of the peak that counts most.
     """
     parts = [Found.nothing()]
     keys = np.stack([found.volume_index, found.class_index], axis=1)
     for volume_index, class_index in np.unique(keys, axis=0):
         group = found.take((found.volume_index == volume_index) & (found.class_index == class_index))
-        merged = _merged(group)
-        merged = merged.take(~_contradicted(merged, [v for v in views if v.volume_index == volume_index]))
+        merged = _agreed(_merged(group), [view for view in views if view.volume_index == volume_index])
+        merged = merged.take(merged.agreement >= agreement)
         parts.append(merged.take(np.argsort(-merged.score, kind="stable")))
     return Found.concatenate(parts)
 
@@ -252,7 +262,7 @@ def _merged(group: Found) -> Found:
                 group.take(np.array([top])),
                 coords=np.average(group.coords[held], axis=0, weights=counts[held])[None],
                 score=np.average(group.score[held], weights=group.weight[held], keepdims=True),
-                weight=group.weight[rows].max(keepdims=True),
+                weight=group.weight[rows].sum(keepdims=True),
                 n_views=np.array([len(rows)]),
             )
         )
@@ -268,12 +278,12 @@ def _best_of_each_view(
     return ranked[np.sort(first)]
 
 
-def _contradicted(merged: Found, views: Sequence[View]) -> NDArray[np.bool_]:
-    """Points that a view which holds much more of their place does not show."""
+def _agreed(merged: Found, views: Sequence[View]) -> Found:
+    """With the share that the views which show each point have in the weight of all that hold its place."""
     held = np.zeros(len(merged))
     for view in views:
-        held = np.maximum(held, view.weight_of_places(merged.coords))
-    return merged.weight < MUCH_LESS * held
+        held += view.weight_of_places(merged.coords)
+    return replace(merged, agreement=np.minimum(1.0, merged.weight / np.maximum(held, merged.weight)))
 
 
 def _table(store: Store, views: Sequence[View], found: Found) -> pd.DataFrame:
@@ -286,6 +296,7 @@ def _table(store: Store, views: Sequence[View], found: Found) -> pd.DataFrame:
             **{axis: found.coords[:, k] for k, axis in enumerate("zyx")},
             "score": found.score,
             "n_views": found.n_views,
+            "agreement": found.agreement,
             "patch": np.array([views[number].patch for number in found.view], np.int64),
         },
         columns=list(COLUMNS),

@@ -158,11 +158,12 @@ def _of_channel(
     at = _maxima(channel, threshold * _least_share(precision))
     window = _Window.around(channel, at, precision)
     center, height = window.fit(precision)
-    possible = _possible_height(channel, at, center, precision)
-    kept = _without_twins(center, height, (height >= threshold) & (height <= LARGEST_EXCESS * possible))
+    kept = _without_twins(center, height, height >= threshold)
     at, window, center, height = at[kept], window.take(kept), center[kept], height[kept]
-    if precision is not None and len(at) > 1:
+    if precision is not None and len(at):
         center, height = _told_apart(window, center, height, precision)
+        kept = np.flatnonzero(height <= LARGEST_EXCESS * _possible_height(channel, at, center, precision))
+        at, center, height = at[kept], center[kept], height[kept]
     order = np.argsort(-height, kind="stable")
     return center[order], height[order], channel[tuple(at[order].T)]
 
@@ -178,11 +179,9 @@ def _possible_height(
     channel: NDArray[np.float64],
     at: NDArray[np.int64],
     center: NDArray[np.float64],
-    precision: NDArray[np.float64] | None,
+    precision: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """(P,) greatest height of a Gaussian in the grid whose highest sample is this one; infinite for one outside."""
-    if precision is None:
-        return np.full(len(at), np.inf)
     inside = ((center > -0.5) & (center < np.array(channel.shape) - 0.5)).all(axis=1)
     greatest = channel[tuple(at.T)] * np.exp(0.5 * _farthest_square(precision))
     return np.asarray(np.where(inside, greatest, np.inf), np.float64)

@@ -31,6 +31,13 @@ FORMATS = ("csv", "byu", "copick", "relion5", "relion4")
 @click.option("--merge-angstrom", type=float, metavar="Å", help="Peaks at most so far apart are one.  [one sigma]")
 @click.option("--merge-voxels", type=float, metavar="N", help="The same in voxels of the volume.")
 @click.option(
+    "--agreement",
+    type=float,
+    default=0.3,
+    show_default=True,
+    help="Least share of the overlapping patches, by how much they hold of the place, that must show it.",
+)
+@click.option(
     "--pixel-size", type=float, metavar="Å", help="Of the unbinned tilt series, for relion4.  [voxel spacing]"
 )
 @click.option("--user", default="keypatch", show_default=True, help="User id of copick picks.")
@@ -48,6 +55,7 @@ def command(
     fit_sigma: bool,
     merge_angstrom: float | None,
     merge_voxels: float | None,
+    agreement: float,
     pixel_size: float | None,
     user: str,
     session: str,
@@ -70,7 +78,7 @@ def command(
     from keypatch.heatmaps import open_heatmaps
 
     opened = Store(store)
-    search = _search(threshold, sigma_ds, fit_sigma, merge_angstrom, merge_voxels)
+    search = _search(threshold, sigma_ds, fit_sigma, merge_angstrom, merge_voxels, agreement)
     detections = detect(opened, open_heatmaps(heatmaps), search)
     exported = export(detections, opened, out, form, Options(tuple(classes), pixel_size, user, session))
     summary = _summary(detections, opened, exported)
@@ -87,12 +95,13 @@ def _search(
     fit_sigma: bool,
     merge_angstrom: float | None,
     merge_voxels: float | None,
+    agreement: float,
 ) -> Search:
     from keypatch.converters import settings
     from keypatch.detections import Search
 
     sigma = None if sigma_ds is None else settings.vector("--sigma-ds", sigma_ds)
-    return Search(threshold, sigma, fit_sigma, merge_angstrom, merge_voxels)
+    return Search(threshold, sigma, fit_sigma, merge_angstrom, merge_voxels, agreement)
 
 
 def _summary(detections: pd.DataFrame, store: Store, exported: Exported) -> dict[str, Any]:
