@@ -56,7 +56,7 @@ EXAMPLE_KEYS: Final[dict[str, str]] = {
     "volume": "id of the volume",
     "origin": "(3,) int64 volume index of the patch's voxel (0, 0, 0)",
     "voxel_spacing": "(3,) float64 Å a voxel",
-    "matrix": "(4, 4) float64 from the image's index (z, y, x, 1) to the patch's",
+    "matrix": "(4, 4) float64 from the image's index (z, y, x, 1) to the patch's, less the elastic part",
     "draw": "(4,) int64 seed, epoch, index and turn: what the sample's random numbers come from",
 }
 """What there is of each sample beside its keypoints."""
