@@ -79,6 +79,14 @@ def test_seed_with_is_called_in_place_of_others() -> None:
     assert 0 <= seeds[0] < 2**32
 
 
+def test_the_generator_of_the_sample_may_be_handed_over() -> None:
+    intensity = Intensity(lambda image, rng: image + rng.standard_normal(image.shape, np.float32), takes_rng=True)
+    one, again, other = intensity(IMAGE, rng(1)), intensity(IMAGE, rng(1)), intensity(IMAGE, rng(2))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+    assert abs((one - IMAGE).std() - 1) < 0.2
+
+
 @pytest.mark.parametrize(
     ("axes", "shape"),
     [

@@ -43,7 +43,7 @@ class Intensity:
     |---|---|---|
     | monai | torch | CDHW |
     | kornia, classes for 3D | torch | BCDHW |
-    | kornia, others | torch | BDHW: slices stand as channels, so that all of them get one draw |
+    | kornia, others | torch | BDHW: slices stand as channels; all of them get one draw |
     | torchvision | torch | DCHW: slices stand as a batch, of which v2 draws once |
     | any other | numpy | DHW |
 
@@ -58,13 +58,16 @@ class Intensity:
         seed_with: Called with a seed (an integer below 2^32) before each image, for callables that hold a generator of
             their own. MONAI's ``set_random_state`` and albumentations' ``set_random_seed`` are found without it, and
             what draws from torch's, numpy's or Python's global generator needs none.
+        takes_rng: Whether the callable is handed the sample's own generator as a second argument. numpy's new generators
+            draw float32 noise in half the time that MONAI's need.
     """
 
-    transform: Callable[[Any], Any]
+    transform: Callable[..., Any]
     container: Container | None = None
     axes: Axes | None = None
     value_range: tuple[float, float] | None = None
     seed_with: Callable[[int], object] | None = None
+    takes_rng: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.transform):
@@ -83,7 +86,7 @@ class Intensity:
 
         Args:
             image: (D, H, W) of any number type.
-            rng: Of the sample; one integer is drawn from it.
+            rng: Of the sample; one integer is drawn from it, for the seed.
 
         Returns:
             (D, H, W) of the image's dtype.
@@ -98,7 +101,7 @@ class Intensity:
         handed = _as_tensor(given) if container == "torch" else given
         with _seeded(seed):
             self._seed_transform(seed)
-            result = np.asarray(self.transform(handed))
+            result = np.asarray(self.transform(handed, rng) if self.takes_rng else self.transform(handed))
         if result.shape != given.shape:
             raise UsageError.at(
                 self._name, expected=f"an image of shape {given.shape} back", found=f"one of {result.shape}"

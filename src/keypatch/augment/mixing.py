@@ -81,9 +81,12 @@ class Blend:
         image = batch[IMAGE]
         xp, n = namespace(image), len(image)
         inside = (..., *_slices(self.box))
-        own = image[inside]
-        mixed = xp.asarray(image, copy=True)
-        mixed[inside] = _blended(own, xp.roll(own, -self.shift, 0), self.share)
+        blended = _blended(image[inside], self.shift, self.share)
+        if self.box == ((0, 0, 0), tuple(image.shape[-3:])):
+            mixed = blended
+        else:
+            mixed = xp.asarray(image, copy=True)
+            mixed[inside] = blended
 
         within = _in_box(batch[POINTS], self.box, image.shape[-3:])
         partner_share = (1 - self.share) * cast(within, batch[WEIGHT].dtype)
@@ -325,16 +328,19 @@ def _in_box(points: Any, box: Box, shape: Sequence[int]) -> Any:  # noqa: ANN401
     return inside
 
 
-def _blended(own: Any, partner: Any, share: float) -> Any:  # noqa: ANN401 - of numpy or torch
+def _blended(own: Any, shift: int, share: float) -> Any:  # noqa: ANN401 - of numpy or torch
+    """``share`` of each image and the rest of its partner, in as few passes over fresh memory as may be."""
+    xp = namespace(own)
+    partner = xp.roll(own, -shift, 0)
     if share == 0:
         return partner
-    xp = namespace(own)
-    if _is_floating(own):
-        return share * own + (1 - share) * partner
-    if own.dtype.itemsize > 4:
+    if not _is_floating(own) and own.dtype.itemsize > 4:
         raise UsageError.at("mixing", expected="floats, or integers of up to 32 bit", found=str(own.dtype))
-    wide = xp.float32 if own.dtype.itemsize <= 2 else xp.float64
-    return cast(xp.round(share * cast(own, wide) + (1 - share) * cast(partner, wide)), own.dtype)
+    real = own.dtype if _is_floating(own) else xp.float32 if own.dtype.itemsize <= 2 else xp.float64
+    partner = cast(partner, real)
+    partner *= 1 - share
+    partner += cast(own, real) * share
+    return partner if real == own.dtype else cast(xp.round(partner), own.dtype)
 
 
 def _fill_value(image: Any, fill: float | Literal["mean"]) -> float:  # noqa: ANN401 - of numpy or torch
