@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from tests.batches import FACTOR, N_CLASSES, SHAPE, as_tensors, random_batch
+from tests.stores import Design, make_store
 
-from keypatch.augment import CoarseDropout, CutMix, CutMixup, Map, Mixup, mix
+import keypatch
+from keypatch.augment import CoarseDropout, CutMix, CutMixup, Geometric, Map, Mixup, mix
 from keypatch.augment.batch import render_targets
 from keypatch.errors import UsageError
 
 torch = pytest.importorskip("torch", reason="torch is not installed; make test-torch installs it")
 
-from keypatch.torch import rendering, resample, to_device  # noqa: E402 - needs torch
+from keypatch.torch import Collate, PatchDataset, collate, rendering, resample, to_device  # noqa: E402 - needs torch
 
 GRID = tuple(n // FACTOR for n in SHAPE)
 SCIPY_MODES = {"zero": "grid-constant", "constant": "grid-constant", "edge": "nearest", "reflect": "mirror"}
@@ -68,7 +72,8 @@ def random_map(rng: np.random.Generator, padding: str, order: int) -> Map:
     matrix[:3, :3] += rng.uniform(-0.3, 0.3, (3, 3))
     center = (np.array(SHAPE) - 1) / 2
     matrix[:3, 3] = center - matrix[:3, :3] @ center + rng.uniform(-4, 4, 3)
-    return Map(matrix, (6, 10, 14), SHAPE, padding, 3.5 if padding == "constant" else 0.0, order)
+    fill = 3.5 if padding == "constant" else 0.0
+    return Map(matrix, (6, 10, 14), SHAPE, padding=padding, fill=fill, order=order)
 
 
 @pytest.mark.parametrize("order", [0, 1])
@@ -93,12 +98,60 @@ def test_images_go_through_maps_as_in_scipy(padding, order, dtype) -> None:
         assert np.abs(found["image"][i, 0].numpy() - expected).max() < within
 
 
+GEOMETRIC = {
+    "turned": Geometric(flip="zyx", rotate=180, scale=(0.8, 1.25), shear=0.1, shift=4, free_rotation=True),
+    "in the plane": Geometric(half_turn=True, rotate=30, stretch=(0.9, 1.1), shift=(0, 2, 5), crop=(8, 16, 24)),
+    "elastic": Geometric(elastic=2, elastic_spacing=20, rotate=20, sigma="covariance"),
+    "nothing": Geometric(),
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> keypatch.Store:
+    design = Design(source_dtype="float32", dtype="float32")
+    return keypatch.open(make_store(tmp_path_factory.mktemp("stores"), design).path)
+
+
+@pytest.mark.parametrize("padding", SCIPY_MODES)
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_a_batch_that_is_resampled_on_a_device_is_that_of_the_workers(store, name, padding) -> None:
+    geometric = replace(GEOMETRIC[name], padding=padding, fill=50.0 if padding == "constant" else 0.0)
+    here, later = (PatchDataset(store, geometric=geometric, seed=4, resample=done) for done in (True, False))
+    expected = collate([here[i] for i in range(len(here))])
+    batch = collate([later[i] for i in range(len(here))])
+    assert batch["image"].shape[-3:] == store.patch_shape
+    found = resample(batch)
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if key == "image":
+            assert found[key].shape == value.shape
+            assert (found[key] - value).abs().max() <= 1e-4 * value.abs().max()
+        else:
+            assert found[key] == value if key == "volume" else torch.equal(found[key], value), key
+
+
+def test_mixing_comes_after_the_maps(store) -> None:
+    dataset = PatchDataset(store, geometric=GEOMETRIC["turned"], resample=False)
+    with pytest.raises(UsageError, match=r"gone through their maps, found others; call keypatch\.torch\.resample"):
+        Collate([CutMix()])([dataset[0], dataset[1]])
+    with pytest.raises(UsageError, match="intensity: expected none where images are resampled later"):
+        PatchDataset(store, resample=False, intensity=abs)
+
+
+def test_voxels_that_cannot_be_interpolated() -> None:
+    image = torch.zeros((1, 1, *SHAPE), dtype=torch.int64)
+    matrix = np.eye(4)
+    matrix[0, 3] = 0.5
+    with pytest.raises(UsageError, match=r"resample: expected voxels of torch.uint8.*found torch.int64"):
+        resample({"image": image, "map": [Map(matrix, SHAPE, SHAPE)]})
+
+
 def test_flips_give_the_very_voxels_back() -> None:
     batch = random_batch(3, 1, 2)
     matrix = np.diag([-1.0, 1, -1, 1])
     matrix[:3, 3] = SHAPE[0] - 1, 0, SHAPE[2] - 1
     for padding in SCIPY_MODES:
-        drawn = Map(matrix, SHAPE, SHAPE, padding)
+        drawn = Map(matrix, SHAPE, SHAPE, padding=padding)
         found = resample(as_tensors(batch) | {"map": [drawn]})["image"][0, 0].numpy()
         np.testing.assert_allclose(found, batch["image"][0, 0, ::-1, :, ::-1], rtol=0, atol=0.15)  # of 1536
 
@@ -108,7 +161,7 @@ def test_a_patch_of_one_plane(padding) -> None:
     image = torch.arange(12.0).reshape(1, 1, 1, 3, 4)
     matrix = np.eye(4)
     matrix[0, 3] = 0.25
-    found = resample({"image": image, "map": [Map(matrix, (1, 3, 4), (1, 3, 4), padding)]})["image"]
+    found = resample({"image": image, "map": [Map(matrix, (1, 3, 4), (1, 3, 4), padding=padding)]})["image"]
     expected = 0.75 * image if padding in ("zero", "constant") else image
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-5)
 

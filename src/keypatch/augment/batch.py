@@ -82,7 +82,12 @@ def collate(examples: Sequence[Example]) -> Batch:
     batch: Batch = {
         key: _together([example[key] for example in examples]) for key in EXAMPLE_KEYS if key in examples[0]
     }
-    return batch | join_points(examples, np)
+    return batch | join_maps(examples) | join_points(examples, np)
+
+
+def join_maps(examples: Sequence[Example]) -> Batch:
+    """The maps of all samples, where their images have not gone through them yet."""
+    return {MAP: [example[MAP] for example in examples]} if MAP in examples[0] else {}
 
 
 def join_points(examples: Sequence[Example], library: Any) -> Batch:  # noqa: ANN401 - numpy or torch

@@ -58,8 +58,8 @@ class Intensity:
         seed_with: Called with a seed (an integer below 2^32) before each image, for callables that hold a generator of
             their own. MONAI's ``set_random_state`` and albumentations' ``set_random_seed`` are found without it, and
             what draws from torch's, numpy's or Python's global generator needs none.
-        takes_rng: Whether the callable is handed the sample's own generator as a second argument. numpy's new generators
-            draw float32 noise in half the time that MONAI's need.
+        takes_rng: Whether the callable is handed the sample's own generator as a second argument. numpy's newer
+            generators draw float32 noise in half the time that MONAI's need.
     """
 
     transform: Callable[..., Any]

@@ -22,6 +22,7 @@ import numpy as np
 from keypatch.augment.batch import (
     BATCH_INDEX,
     IMAGE,
+    MAP,
     POINT_KEYS,
     POINTS,
     TARGET,
@@ -297,8 +298,11 @@ def mix(batch: Batch, mixings: Sequence[Mixing], rng: np.random.Generator) -> Ba
         The mixed batch with its target written anew; the one given stays as it is.
 
     Raises:
-        UsageError: If the voxels' dtype cannot hold a mixture, or a fill value.
+        UsageError: If the voxels' dtype cannot hold a mixture, or a fill value, or images are not resampled yet.
     """
+    if MAP in batch:
+        hint = "call keypatch.torch.resample first"
+        raise UsageError.at("mixing", expected="images that have gone through their maps", found="others", hint=hint)
     shape = batch[IMAGE].shape
     for one in mixings:
         drawing = one.draw(rng, shape[0], shape[-3:])

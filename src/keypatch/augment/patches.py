@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keypatch import geometry
-from keypatch.augment.batch import COVARIANCE, IMAGE, POINTS, TARGET, WEIGHT, render_target
+from keypatch.augment.batch import COVARIANCE, IMAGE, MAP, POINTS, TARGET, WEIGHT, render_target
 from keypatch.augment.intensity import Intensity, as_intensity
 from keypatch.augment.reading import read_sample
 from keypatch.augment.sample import coarse_covariance
@@ -45,6 +45,8 @@ class Patches:
         sigma_angstrom: The same in Å, by each patch's own spacing. With neither it stays what it is in Å in the store.
         dtype: Floats that images become before the intensity is changed; None keeps the store's dtype.
         with_target: Whether samples have a target.
+        resample: Whether images go through their maps here. Else a sample has its whole patch and its ``map`` beside
+            its keypoints and target, which have gone through it: for `keypatch.torch.resample` on a device.
         seed: Of all that is drawn.
 
     Raises:
@@ -67,6 +69,7 @@ class Patches:
         sigma_angstrom: float | Sequence[float] | None = None,
         dtype: DTypeLike | None = "float32",
         with_target: bool = True,
+        resample: bool = True,
         seed: int = 0,
     ) -> None:
         self.selection = select(stores, kinds=kinds, folds=folds, holding=holding, classes=classes)
@@ -79,7 +82,10 @@ class Patches:
         self.dtype = None if dtype is None else np.dtype(dtype)
         if self.dtype is not None and self.dtype.kind != "f":
             raise UsageError.at("dtype", expected="a float, or None for the store's", found=str(self.dtype))
-        self.with_target = with_target
+        self.with_target, self.resample = with_target, resample
+        if self.intensity and not resample:
+            hint = "change it after keypatch.torch.resample"
+            raise UsageError.at("intensity", expected="none where images are resampled later", found="some", hint=hint)
         self.seed = _whole("seed", seed)
         self._epoch = self._new_epoch()
 
@@ -167,6 +173,8 @@ class Patches:
             "matrix": np.array(sample.matrix, np.float64),
             "draw": np.array(draw, np.int64),
         }
+        if not self.resample:
+            example[MAP] = sample.map
         if self.with_target:
             example[TARGET] = self._target(store, sample, points)
         return example
@@ -180,8 +188,11 @@ class Patches:
 
     def _read(self, i: int, rng: np.random.Generator) -> Sample:
         store = self.stores[self.selection.store[i]]
-        drawn = None if self.geometric is None else self.geometric.draw(rng, store.patch_shape)
-        return read_sample(store, int(self.selection.patch[i]), drawn)
+        patch = int(self.selection.patch[i])
+        spacing = store.table("patches/voxel_spacing")[patch]
+        drawn = None if self.geometric is None else self.geometric.draw(rng, store.patch_shape, spacing)
+        sigma_rs = self._sigma_of(store, patch) * self.ds_factor
+        return read_sample(store, patch, drawn, sigma_rs=sigma_rs, resampled=self.resample)
 
     def _image(self, image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
         image = image if self.dtype is None else image.astype(self.dtype, copy=False)
@@ -210,11 +221,11 @@ class Patches:
         if self._is_stored(store, sample):
             return store.read_gaussian(sample.patch).astype(np.float32, copy=False)
         try:
-            grid = geometry.grid_shape(sample.image.shape, self.ds_factor.tolist())
+            grid = geometry.grid_shape(sample.map.shape, self.ds_factor.tolist())
         except ValueError as error:
             hint = "crop samples to a multiple of the factor, or ask for another ds_factor"
             raise UsageError.at("target", expected="a grid that fits the image", found=str(error), hint=hint) from error
-        return render_target(points, sample.image.shape, n_classes=len(self.classes), grid=grid)
+        return render_target(points, sample.map.shape, n_classes=len(self.classes), grid=grid)
 
     def _is_stored(self, store: Store, sample: Sample) -> bool:
         """Whether the store has the very target that is asked for."""

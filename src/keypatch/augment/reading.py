@@ -30,6 +30,7 @@ def read_sample(
     *,
     sigma_rs: ArrayLike | None = None,
     reach: float = REACH,
+    resampled: bool = True,
 ) -> Sample:
     """Read one patch through a map.
 
@@ -44,6 +45,8 @@ def read_sample(
         sigma_rs: (3,) or one number, in voxels of the patch, of the target that will be asked for; the stored one when
             left out. A larger one brings more keypoints from outside.
         reach: In sigmas, beyond the sample's box.
+        resampled: Whether the image goes through the map here. Else it is the whole patch as it lies there, for
+            `keypatch.torch.resample`; the keypoints have gone through the map in any case.
 
     Raises:
         IndexError: If there is no such patch.
@@ -60,10 +63,10 @@ def read_sample(
     if not np.all(sigma > 0):
         raise UsageError.at("sigma_rs", expected="a sigma above 0", found=str(sigma.tolist()))
     points = _stored(found) if np.all(reach * sigma <= REACH * stored) else _of_volume(store, found)
-    if drawn.is_identity:
+    start, shape = window_of(drawn)
+    if drawn.is_identity or not resampled:
         image = store.read_image(found.index)
     else:
-        start, shape = window_of(drawn)
         image = resample_window(store.read_image(found.index, start, shape), start, drawn)
     z, y, x = (float(s) for s in found.voxel_spacing)
     return Sample(

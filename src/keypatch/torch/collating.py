@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from keypatch.augment.batch import EXAMPLE_KEYS, check_same_shapes, join_points
+from keypatch.augment.batch import EXAMPLE_KEYS, check_same_shapes, join_maps, join_points
 from keypatch.augment.mixing import mix
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     stacked: dict[str, Any] = {
         key: default_collate([example[key] for example in examples]) for key in EXAMPLE_KEYS if key in examples[0]
     }
-    return stacked | join_points(examples, torch)
+    return stacked | join_maps(examples) | join_points(examples, torch)
 
 
 class Collate:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from keypatch.augment.maps import Map
 from keypatch.augment.patches import Patches
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ class PatchDataset(Patches, Dataset[dict[str, Any]]):
     """
 
     def example(self, index: int, *, turn: int = 0, epoch: int | None = None) -> Example:
-        """As that of `Patches`, of tensors; texts stay as they are."""
+        """As that of `Patches`, of tensors; texts and maps stay as they are."""
         arrays = super().example(index, turn=turn, epoch=epoch)
-        return {name: value if isinstance(value, str) else _tensor(value) for name, value in arrays.items()}
+        return {name: value if isinstance(value, (str, Map)) else _tensor(value) for name, value in arrays.items()}
 
     def _new_epoch(self) -> torch.Tensor:
         return torch.zeros(1, dtype=torch.int64).share_memory_()
