@@ -18,7 +18,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-PACKAGES = ("keypatch", "numpy", "numcodecs", "zarr", "tensorstore", "zarrs", "blosc2", "h5py", "torch", "monai")
+PACKAGES = (
+    "keypatch",
+    "numpy",
+    "numcodecs",
+    "zarr",
+    "tensorstore",
+    "zarrs",
+    "blosc2",
+    "h5py",
+    "torch",
+    "monai",
+    "numba",
+)
 
 CONDITIONS = (
     "Page cache warm: sources and stores were read once before. Output folders new for each repeat. "

@@ -81,6 +81,9 @@ def test_a_blend_shares_out_voxels_and_keypoints(drawing, seed, n_samples, n_poi
     mixed = drawing.apply(batch)
     for key, value in kept.items():
         assert np.array_equal(batch[key], value), f"the given {key} was changed"
+    in_place = drawing.apply(kept, in_place=True)
+    assert in_place["image"] is kept["image"]
+    assert all(np.array_equal(in_place[key], value) for key, value in mixed.items())
     voxels, _ = share_of(batch, drawing)
     partner = np.stack([batch["image"][(i + drawing.shift) % n_samples] for i in range(n_samples)]).astype(float)
     np.testing.assert_allclose(mixed["image"], voxels * batch["image"] + (1 - voxels) * partner, rtol=1e-6, atol=1e-4)
@@ -193,6 +196,8 @@ def test_holes_fill_and_drop() -> None:
     boxes = ((((1, 2, 3), (5, 9, 12)),), (((0, 0, 0), (2, 2, 2)), ((6, 6, 6), (8, 12, 16))))
     for drop in (True, False):
         holed = Holes(boxes, 7.0, drop).apply(batch)
+        over = Holes(boxes, 7.0, drop).apply(batch | {"image": batch["image"].copy()}, in_place=True)
+        assert all(np.array_equal(over[key], value) for key, value in holed.items())
         covered = np.zeros(batch["image"].shape, bool)
         for i, own in enumerate(boxes):
             for (z0, y0, x0), (z1, y1, x1) in own:

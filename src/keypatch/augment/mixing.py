@@ -46,8 +46,8 @@ Box: TypeAlias = tuple[Shape3, Shape3]
 class Drawing(Protocol):
     """What was drawn for one batch."""
 
-    def apply(self, batch: Batch) -> Batch:
-        """The mixed batch; the one given stays as it is, and shares what did not change."""
+    def apply(self, batch: Batch, *, in_place: bool = False) -> Batch:
+        """The mixed batch; the one given stays as it is but for its image, if that may be written over."""
         ...
 
 
@@ -73,7 +73,7 @@ class Blend:
     box: Box
     share: float
 
-    def apply(self, batch: Batch) -> Batch:
+    def apply(self, batch: Batch, *, in_place: bool = False) -> Batch:
         """See `Drawing`. Integer images are rounded half to even.
 
         Raises:
@@ -83,10 +83,10 @@ class Blend:
         xp, n = namespace(image), len(image)
         inside = (..., *_slices(self.box))
         blended = _blended(image[inside], self.shift, self.share)
-        if self.box == ((0, 0, 0), tuple(image.shape[-3:])):
+        if blended.shape == image.shape and not in_place:
             mixed = blended
         else:
-            mixed = xp.asarray(image, copy=True)
+            mixed = image if in_place else xp.asarray(image, copy=True)
             mixed[inside] = blended
 
         within = _in_box(batch[POINTS], self.box, image.shape[-3:])
@@ -113,14 +113,14 @@ class Holes:
     fill: float | Literal["mean"]
     drop: bool
 
-    def apply(self, batch: Batch) -> Batch:
+    def apply(self, batch: Batch, *, in_place: bool = False) -> Batch:
         """See `Drawing`.
 
         Raises:
             UsageError: If an integer image cannot hold the fill value.
         """
         image = batch[IMAGE]
-        filled = namespace(image).asarray(image, copy=True)
+        filled = image if in_place else namespace(image).asarray(image, copy=True)
         keep = batch[WEIGHT] > 0
         for i, boxes in enumerate(self.boxes):
             value = _fill_value(image[i], self.fill)
@@ -286,16 +286,17 @@ def mixing_to_json(mixings: Sequence[Mixup | CutMix | CutMixup | CoarseDropout])
     return {one.name: asdict(one) for one in mixings}
 
 
-def mix(batch: Batch, mixings: Sequence[Mixing], rng: np.random.Generator) -> Batch:
+def mix(batch: Batch, mixings: Sequence[Mixing], rng: np.random.Generator, *, in_place: bool = False) -> Batch:
     """Draw and carry out each of them in turn.
 
     Args:
         batch: Of numpy arrays or of tensors, on any device.
         mixings: In their order.
         rng: The same draws come from the same state, whatever the arrays are.
+        in_place: Whether the images of the batch may be written over, which spares memory and its first touch.
 
     Returns:
-        The mixed batch with its target written anew; the one given stays as it is.
+        The mixed batch with its target written anew; the one given stays as it is, unless ``in_place``.
 
     Raises:
         UsageError: If the voxels' dtype cannot hold a mixture, or a fill value, or images are not resampled yet.
@@ -306,7 +307,7 @@ def mix(batch: Batch, mixings: Sequence[Mixing], rng: np.random.Generator) -> Ba
     shape = batch[IMAGE].shape
     for one in mixings:
         drawing = one.draw(rng, shape[0], shape[-3:])
-        batch = batch if drawing is None else drawing.apply(batch)
+        batch = batch if drawing is None else drawing.apply(batch, in_place=in_place)
     return batch
 
 

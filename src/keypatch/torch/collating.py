@@ -58,7 +58,8 @@ class Collate:
             UsageError: As `collate` and `keypatch.augment.mix` do.
         """
         batch = collate(examples)
-        return mix(batch, self.mixings, batch_rng(batch)) if self.mixings else batch
+        # In place the images stay in shared memory, where collate has put them.
+        return mix(batch, self.mixings, batch_rng(batch), in_place=True) if self.mixings else batch
 
 
 def batch_rng(batch: Batch) -> np.random.Generator:
