@@ -67,7 +67,7 @@ $(VENV)/.installed-test-torch: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 test-torch: $(VENV)/.installed-test-torch
-	$(BIN)/pytest -n 2 --dist loadgroup tests/test_augment_*.py tests/test_torch_*.py tests/test_docs_tutorial.py
+	$(BIN)/pytest -n 2 --dist loadgroup tests/test_augment_*.py tests/test_torch_*.py tests/test_docs_*.py
 
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/kill_builds.py --times 100
