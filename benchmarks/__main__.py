@@ -10,14 +10,16 @@ that is not installed is skipped by name.
 
 from __future__ import annotations
 
+import augment
 import convert
 import load
 import memory
 import read_patches
 import size
+import validate
 from table import measure
 
-PARTS = [(module.PART, module.run) for module in (convert, read_patches, load, memory, size)]
+PARTS = [(module.PART, module.run) for module in (convert, validate, read_patches, augment, load, memory, size)]
 
 if __name__ == "__main__":
     measure(PARTS, __doc__ or "")

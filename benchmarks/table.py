@@ -29,6 +29,9 @@ PACKAGES = (
     "h5py",
     "torch",
     "monai",
+    "torchio",
+    "albumentations",
+    "simpleitk",
     "numba",
 )
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import google_crc32c
@@ -291,6 +292,17 @@ def test_subsets_check_everything_once(made: Made, store: Spoiled, n: int) -> No
     for name in ("units", "bytes_hashed", "chunks", "patches", "gaussians", "recut", "files", "rows"):
         assert sum(getattr(part.checked, name) for part in parts) == getattr(whole.checked, name)
     assert [part.digest is not None for part in parts] == [True] + [False] * (n - 1)
+
+
+def test_findings_do_not_depend_on_who_reads_the_shards(made: Made, store: Spoiled) -> None:
+    for name in (IMAGE1, TARGET2, "image/c/3/0/0/0"):
+        flip(store / name, 40)
+    nudge("keypoints/local_rs_coords", 5, 2)(store)
+    alone = validate(store, "deep", made.source)
+    assert len({finding.code for finding in alone.findings}) >= 3
+    with ThreadPoolExecutor(3) as threads:
+        for given in ({"workers": 2}, {"workers": 1, "executor": threads}, {"workers": 3, "executor": threads}):
+            assert validate(store, "deep", made.source, **given).to_json() == alone.to_json()
 
 
 @pytest.mark.parametrize("subset", [(0, 2), (3, 2), (1, 0)])

@@ -31,6 +31,7 @@ from keypatch.formats.store import Patch, Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor
     from os import PathLike
 
     from keypatch.audit.repair import RepairReport
@@ -122,6 +123,7 @@ def validate(
     workers: int | None = 1,
     max_findings: int | None = None,
     expect_digest: str | None = None,
+    executor: Executor | None = None,
 ) -> ValidationReport:
     """Look for damage in a store; see `keypatch.audit.validate.validate`."""
     from keypatch.audit.validate import validate as run  # noqa: PLC0415
@@ -134,6 +136,7 @@ def validate(
         workers=workers,
         max_findings=max_findings,
         expect_digest=expect_digest,
+        executor=executor,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -20,13 +20,14 @@ from keypatch.audit.layout import Target, check_shard_files, open_target
 from keypatch.audit.ranges import check_ranges
 from keypatch.audit.reach import check_reach
 from keypatch.audit.recut import close_volume, find_sources
-from keypatch.audit.units import Checked, check_unit, unit_tasks
+from keypatch.audit.units import Checked, UnitResult, UnitTask, check_unit, unit_tasks
 from keypatch.errors import UsageError, WorkerError
 from keypatch.findings import Finding
-from keypatch.workers import SerialExecutor, WorkerPool, cores, executor_for
+from keypatch.workers import SerialExecutor, WorkerPool, cores, pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from os import PathLike
 
 Depth: TypeAlias = Literal["quick", "full", "deep"]
@@ -37,6 +38,9 @@ SERIAL_BYTES: Final = 256 * 2**20
 
 _AHEAD: Final = 16
 """Units in flight a worker: enough that they have work while this process looks at the tables."""
+
+_AHEAD_OF_THIS: Final = 2
+"""The same once this process looks at units too: few, so that it leaves the last ones to nobody who waits."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def validate(
     workers: int | None = 1,
     max_findings: int | None = None,
     expect_digest: str | None = None,
+    executor: Executor | None = None,
 ) -> ValidationReport:
     """Look for damage in a store; nothing in it is written.
 
@@ -118,10 +123,12 @@ def validate(
         source: Folder that all volumes share: patches are cut again from it and compared, at any depth.
         subset: (K, N), K from 1: of the units, every N-th, beginning with the K-th. What is no unit's (metadata,
             tables) is checked by K = 1 alone, so that the N subsets together check everything once.
-        workers: Processes that read shards. None takes all cores, but one process for a small store. A script that
-            asks for more than one has to call this below ``if __name__ == "__main__":``.
+        workers: Processes that read shards, this one among them. None takes all cores, but one process for a small
+            store. A script that asks for more than one has to call this below ``if __name__ == "__main__":``.
         max_findings: Findings that are listed; all are counted. None lists the first 10 of a code within an array.
         expect_digest: The digest that the store must have, or its first 8 digits or more.
+        executor: Reads the shards instead of our own processes: any `concurrent.futures.Executor` whose workers see
+            the store by the same path. ``workers`` says how many it has.
 
     Returns:
         The report; findings do not raise.
@@ -147,7 +154,14 @@ def validate(
     with np.errstate(all="ignore"):
         audit.open(path, counted=k == 1)
         units = range(k - 1, audit.target.n_units, n)
-        audit.run(units, None if source is None else Path(source), workers, whole=k == 1, expect_digest=expected)
+        audit.run(
+            units,
+            None if source is None else Path(source),
+            workers,
+            executor,
+            whole=k == 1,
+            expect_digest=expected,
+        )
     listed = audit.findings.listed()
     return ValidationReport(
         Path(path),
@@ -175,7 +189,14 @@ class _Audit:
         self.target = open_target(path, self.findings if counted else Findings(self.findings.cap))
 
     def run(
-        self, units: Sequence[int], source: Path | None, workers: int | None, *, whole: bool, expect_digest: str | None
+        self,
+        units: Sequence[int],
+        source: Path | None,
+        workers: int | None,
+        executor: Executor | None,
+        *,
+        whole: bool,
+        expect_digest: str | None,
     ) -> None:
         """Look at what is no unit's, if asked to, and at some units; the order of findings depends on neither."""
         # Found first, listed behind what is no unit's.
@@ -185,15 +206,42 @@ class _Audit:
         chosen = units if full or recut is not None else ()
         tasks = unit_tasks(self.target, chosen, self.findings.cap, recut, full=full, deep=deep)
         n_workers = max(1, min(workers or self._enough_workers(chosen), len(chosen)))
-        with executor_for(n_workers) as executor, _naming_the_dead(self.target.folder, executor):
-            ahead = 1 if n_workers == 1 else _AHEAD * n_workers
-            pending = deque(executor.submit(check_unit, task) for task in islice(tasks, ahead))
+        # This process is one of those asked for, and begins while the others start; a given executor does all the work.
+        takes_part = executor is None
+        n_helpers = n_workers - takes_part
+        with _helpers(executor, n_helpers) as helpers, _naming_the_dead(self.target.folder, helpers):
+            pending = deque(helpers.submit(check_unit, task) for task in islice(tasks, _AHEAD * n_helpers))
             if whole:
                 self._check_whole(expect_digest)
             self.findings.merge(of_sources)
-            while pending:
-                pending.popleft().result().merge_into(self.target, self.findings, self.checked)
-                pending.extend(executor.submit(check_unit, task) for task in islice(tasks, 1))
+            self._check_units(tasks, pending, helpers, n_helpers, takes_part=takes_part)
+
+    def _check_units(
+        self,
+        tasks: Iterator[UnitTask],
+        pending: deque[Future[UnitResult]],
+        helpers: Executor,
+        n_helpers: int,
+        *,
+        takes_part: bool,
+    ) -> None:
+        """Have all units looked at and their results merged in the order of the units."""
+        ahead = (_AHEAD_OF_THIS if takes_part else _AHEAD) * n_helpers
+        while True:
+            while pending and pending[0].done():
+                self._merge(pending.popleft())
+            waiting = sum(not future.done() for future in pending)
+            given = islice(tasks, max(0, ahead - waiting))
+            pending.extend(helpers.submit(check_unit, task) for task in given)
+            if takes_part and (task := next(tasks, None)) is not None:
+                pending.append(_done(check_unit(task)))
+            elif pending:
+                self._merge(pending.popleft())
+            else:
+                return
+
+    def _merge(self, future: Future[UnitResult]) -> None:
+        future.result().merge_into(self.target, self.findings, self.checked)
 
     def _check_whole(self, expect_digest: str | None) -> None:
         """What is no unit's."""
@@ -217,8 +265,20 @@ class _Audit:
         return 1 if n_bytes <= SERIAL_BYTES else cores()
 
 
+def _helpers(given: Executor | None, n_processes: int) -> AbstractContextManager[Executor]:
+    if given is not None:
+        return contextlib.nullcontext(given)
+    return pool(n_processes) if n_processes else contextlib.nullcontext(SerialExecutor())
+
+
+def _done(result: UnitResult) -> Future[UnitResult]:
+    future: Future[UnitResult] = Future()
+    future.set_result(result)
+    return future
+
+
 @contextlib.contextmanager
-def _naming_the_dead(folder: Path, executor: SerialExecutor | WorkerPool) -> Iterator[None]:
+def _naming_the_dead(folder: Path, executor: Executor) -> Iterator[None]:
     """Turn the end of a worker process into our own error; let go of the sources of this process in any case."""
     try:
         yield
