@@ -182,7 +182,7 @@ def as_text(rows: Iterable[Row]) -> str:
 
 
 def _cells(one: Row) -> tuple[str, ...]:
-    ratio = "" if one.ratio is None else f"{one.ratio:.2f}x"
+    ratio = "" if one.ratio is None else f"{one.ratio:.2f}x" if one.ratio < 1000 else f"{one.ratio:,.0f}x"
     wanted = "" if one.wanted is None else f"{one.wanted:g}x {'SHORT' if one.falls_short else 'ok'}"
     spread = "" if one.n == 1 else f"{_number(one.low)} … {_number(one.high)}"
     return one.part, one.case, one.who, f"{_number(one.value)} {one.unit}", spread, str(one.n), ratio, wanted, one.note

@@ -1,33 +1,23 @@
-"""XML of an annotation file, without anything that could grow or reach outside of it.
-
-The standard library's parser expands entities, among them nested ones that make gigabytes of a few lines. No format
-that is read here has a document type declaration, which is the only place where XML defines entities: a file with one
-is refused, and so none can be expanded or loaded.
-"""
+"""XML of an annotation file."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
-from xml.etree import ElementTree as ET
 
 from keypatch.errors import FormatError, ReadError
+from keypatch.formats import safe_xml
 from keypatch.formats.annotations.source import read_text
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from xml.etree import ElementTree
 
 MOST_BYTES: Final = 1 << 28
 """Of a file; the tree of a file takes some twenty times its size. A whole brain's million cells take 1e8."""
 
-_DECLARATION = re.compile(r"<!(DOCTYPE|ENTITY)")
 
-
-def parse_xml(path: Path) -> ET.Element:
-    """Parse a UTF-8 XML file.
-
-    Returns:
-        The root. Comments and processing instructions are gone; names of a namespace read ``{namespace}name``.
+def parse_xml(path: Path) -> ElementTree.Element:
+    """Parse a UTF-8 XML file; see `keypatch.formats.safe_xml.parse_xml`.
 
     Raises:
         ReadError: If there is no file, or it cannot be read.
@@ -35,23 +25,7 @@ def parse_xml(path: Path) -> ET.Element:
             declaration.
     """
     _refuse_large(path)
-    text = read_text(path)
-    if match := _DECLARATION.search(text):
-        line = text.count("\n", 0, match.start()) + 1
-        raise FormatError.at(
-            path,
-            expected="XML without a document type or entities of its own",
-            found=f"{match.group()} in line {line}",
-            hint="take the declaration out",
-        )
-    try:
-        # A text, unlike bytes, is parsed as what was searched above, whatever encoding its first line states.
-        return ET.fromstring(text)  # noqa: S314 - nothing can be expanded, see above
-    except ET.ParseError as error:
-        line, column = error.position
-        reason = str(error).partition(":")[0]
-        found = f"{reason} in line {line}, column {column + 1}"
-    raise FormatError.at(path, expected="XML", found=found, hint="is the file cut short?")
+    return safe_xml.parse_xml(path, read_text(path))
 
 
 def _refuse_large(path: Path) -> None:

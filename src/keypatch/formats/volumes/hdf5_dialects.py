@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from keypatch.errors import FormatError
+from keypatch.formats.safe_xml import children, parse_xml
 from keypatch.formats.volumes.reader import declared_spacing, library_errors
-from keypatch.formats.volumes.safe_xml import children, parse_xml
 from keypatch.formats.volumes.units import angstrom_per_unit
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import tifffile
 
+from keypatch.formats.safe_xml import parse_xml
 from keypatch.formats.volumes.reader import declared_spacing, library_errors
-from keypatch.formats.volumes.safe_xml import parse_xml
 from keypatch.formats.volumes.units import angstrom_per_unit
 
 if TYPE_CHECKING:
