@@ -147,7 +147,7 @@ def test_a_companion_outside_the_folder_is_refused(folder):
         (xml(*PLANES[:2], data("b.tif", "first")), "numbers and a file name"),
         (xml(*PLANES).replace('SizeY="5"', 'SizeY="50"'), "expected grey pages of 50 x 6"),
         (xml(*PLANES).replace("</OME>", ""), "expected XML"),
-        (xml(*PLANES, head='<!DOCTYPE OME [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]>'), "DOCTYPE or ENTITY"),
+        (xml(*PLANES, head='<!DOCTYPE OME [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]>'), "without a document type"),
         ('<OME xmlns="x"></OME>', "OME-XML"),
     ],
 )

@@ -99,23 +99,24 @@ def read(path: Path, options: AnnotationOptions) -> AnnotationTable:
     """
     columns = _stated_columns(options)
     blocks = read_star(path, list(columns.values()))
-    listed_tomograms = None
+    particles_path, listed_tomograms = path, None
+    notes: tuple[str, ...] = ()
     warnings: list[str] = []
-    particles_path = path
     followed = follow_optimisation_set(path, blocks)
     if followed is not None:
-        particles_path, listed_tomograms, lines = followed
+        particles_path, listed_tomograms, notes = followed.particles, followed.tomograms, followed.notes
         blocks = read_star(particles_path, list(columns.values()))
-        warnings += lines
+        warnings += followed.warnings
     particles = _particles(particles_path, blocks)
     tomograms_path = options.tomograms or listed_tomograms
     tomograms = None if tomograms_path is None else read_tomograms(tomograms_path)
     if not len(particles):
-        empty = Convention("voxel", "xyz", inferred=("unit", "zero")).overridden(options)
+        empty = Convention("voxel", "xyz", inferred=("unit", "zero"), notes=notes).overridden(options)
         points = point_frame(zyx([], empty.axis_order), volume=[], source_row=[])
         return AnnotationTable(path, NAME, empty, points, warnings=(*warnings, f"data_{particles.name} has no rows"))
     source = _Source(particles, blocks.get("optics"), tomograms, _volumes(particles, columns))
-    return _table(path, source, columns, options, warnings)
+    table = _table(path, source, columns, options, warnings)
+    return replace(table, convention=replace(table.convention, notes=(*notes, *table.convention.notes)))
 
 
 def _table(

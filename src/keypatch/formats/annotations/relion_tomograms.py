@@ -89,17 +89,29 @@ def read_tomograms(path: Path) -> Tomograms:
     return Tomograms(path, hints, sizes, notes)
 
 
-def follow_optimisation_set(
-    path: Path, blocks: Mapping[str, Block]
-) -> tuple[Path, Path | None, tuple[str, ...]] | None:
+@dataclass(frozen=True)
+class OptimisationSet:
+    """The files that an optimisation set names.
+
+    Attributes:
+        particles: Their file.
+        tomograms: Theirs; None where it names none.
+        notes: A line for each file that lies where it says, seen from a folder of its project.
+        warnings: A line for each file that lies elsewhere.
+    """
+
+    particles: Path
+    tomograms: Path | None
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def follow_optimisation_set(path: Path, blocks: Mapping[str, Block]) -> OptimisationSet | None:
     """The particles and tomograms that an optimisation set names; None if this file is none.
 
     Its paths are relative to the project. Each is tried below the set's own folder and the three folders above it,
     then by its bare name beside the set. An absolute path, or one with "..", is tried by its bare name only: a file
     must not make us read just any other.
-
-    Returns:
-        Particles, tomograms or None where it names none, and a line for each file about where it was found.
 
     Raises:
         FormatError: If it names no particles, or a file that is at none of these places.
@@ -113,23 +125,28 @@ def follow_optimisation_set(
         found = f"{len(block)} rows" if block.has(_SETS["particles"]) else "none"
         raise FormatError.at(path, expected=f"one {_SETS['particles']} in an optimisation set", found=found)
     found_files: dict[str, Path] = {}
-    lines = []
+    lines: dict[bool, list[str]] = {True: [], False: []}
     for what, column in _SETS.items():
         if block.has(column):
             stated = str(block.texts(column)[0])
-            found_files[what] = _resolved(path, stated)
+            found_files[what], as_stated = _resolved(path, stated)
             shown = os.path.relpath(found_files[what], path.absolute().parent)
-            lines.append(f"{path.name} names {stated} as its {what}; {shown}, seen from its own folder, was read")
-    return found_files["particles"], found_files.get("tomograms"), tuple(lines)
+            lines[as_stated].append(
+                f"{path.name} names {stated} as its {what}; {shown}, seen from its own folder, was read"
+            )
+    return OptimisationSet(
+        found_files["particles"], found_files.get("tomograms"), tuple(lines[True]), tuple(lines[False])
+    )
 
 
-def _resolved(optimisation_set: Path, stated: str) -> Path:
+def _resolved(optimisation_set: Path, stated: str) -> tuple[Path, bool]:
+    """The file, and whether it lies where the set says."""
     relative = PurePosixPath(stated.replace("\\", "/"))
     folder = optimisation_set.absolute().parent
-    places = [folder / relative.name]
+    places = []
     if not relative.is_absolute() and ".." not in relative.parts and ":" not in stated:
-        places = [base / relative for base in (folder, *list(folder.parents)[:_LEVELS_UP])] + places
-    found = next((place for place in places if place.is_file()), None)
+        places = [base / relative for base in (folder, *list(folder.parents)[:_LEVELS_UP])]
+    found = next((place for place in (*places, folder / relative.name) if place.is_file()), None)
     if found is None or relative.suffix.lower() != ".star":
         raise FormatError.at(
             optimisation_set,
@@ -137,7 +154,7 @@ def _resolved(optimisation_set: Path, stated: str) -> Path:
             found=f"none in {folder} and the {_LEVELS_UP} folders above",
             hint="give the particles themselves, and --tomograms",
         )
-    return found
+    return found, found in places
 
 
 def _above_zero(block: Block, column: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
