@@ -7,7 +7,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from keypatch.converters.check.finding import finding
 from keypatch.converters.notes import point, some
@@ -67,6 +66,8 @@ def check_files(
 
 def _near(volume: CatalogVolume, rows: Iterable[int]) -> list[tuple[int, int]]:
     """Rows of points of different files that are less than a voxel apart."""
+    from scipy.spatial import cKDTree  # noqa: PLC0415 - 250 ms that other commands need not wait for
+
     chosen = np.asarray(rows)
     pairs = cKDTree(volume.points.coords[chosen]).query_pairs(np.nextafter(NEAR, 0), output_type="ndarray")
     first, second = chosen[pairs[:, 0]], chosen[pairs[:, 1]]
