@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.sources import Truth
 from tests.store_truth import KINDS, Tables, assert_tables_are_true
 
-from keypatch.converters.catalog import Catalog, CatalogVolume
+from keypatch.converters.catalog import Catalog
+from keypatch.converters.catalog_volume import CatalogVolume
 from keypatch.converters.plan import count_by_kind, plan_catalog
 from keypatch.converters.points import Points
 from keypatch.converters.recipe import Recipe

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from keypatch import geometry
+from keypatch.converters.catalog_volume import CatalogVolume
 from keypatch.converters.check import CatalogFinding, Observed, check_points
 from keypatch.converters.check.sets import check_classes, check_files, check_folds, check_omission
 from keypatch.converters.check.stated import check_headers
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from keypatch.converters.recipe import Recipe
-    from keypatch.geometry import Shape3, Vector3
+    from keypatch.geometry import Vector3
 
 DEFAULT_CLASS: Final = "keypoint"
 """Class of annotations where neither the file nor ``{class}`` names one."""
@@ -45,41 +46,6 @@ _UNNAMED: Final = "no annotation file names them (--unannotated negative takes t
 _DUPLICATES: Final = "duplicates of another in place and class"
 _OMISSIONS: Final = {_UNNAMED: "KP631", NOT_GIVEN: "KP632", _DUPLICATES: "KP641"}
 """What is left out and is a finding of its own; points outside are told of by `check_points`."""
-
-
-@dataclass(frozen=True)
-class CatalogVolume:
-    """One volume with its annotations.
-
-    Attributes:
-        id: Unique name.
-        path: Where it is now.
-        relative_path: From the folder that all volumes share, with slashes.
-        info: Its header; of a resampled volume as it is after that.
-        voxel_spacing: Å, z, y, x, that counts; of a resampled volume the new one.
-        voxel_spacing_from: "header", "flag" or "annotations": where that of the file is from.
-        points: Its annotations, on the grid that patches are cut on.
-        resampling: From the file's grid to that one; None where these are the same.
-    """
-
-    id: str
-    path: Path
-    relative_path: str
-    info: VolumeInfo
-    voxel_spacing: Vector3
-    voxel_spacing_from: str
-    points: Points
-    resampling: Resampling | None = None
-
-    @property
-    def source_shape(self) -> Shape3:
-        """Voxels of the file, z, y, x."""
-        return self.info.shape if self.resampling is None else self.resampling.source_shape
-
-    @property
-    def source_spacing(self) -> Vector3:
-        """Å, z, y, x, that counts for the file."""
-        return self.voxel_spacing if self.resampling is None else self.resampling.source_spacing
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keypatch import geometry
-from keypatch.converters.catalog import Catalog, CatalogVolume, build_catalog
+from keypatch.converters.catalog import Catalog, build_catalog
+from keypatch.converters.catalog_volume import CatalogVolume
 from keypatch.converters.folds import assign_folds
 from keypatch.converters.notes import Notes, Omission
 from keypatch.converters.sampling import sample_volume

@@ -14,7 +14,7 @@ from keypatch.converters.notes import point, some
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from keypatch.converters.catalog import CatalogVolume
+    from keypatch.converters.catalog_volume import CatalogVolume
     from keypatch.converters.check.finding import CatalogFinding
     from keypatch.converters.notes import Omission
 

@@ -13,7 +13,7 @@ from keypatch.converters.notes import some
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from keypatch.converters.catalog import CatalogVolume
+    from keypatch.converters.catalog_volume import CatalogVolume
     from keypatch.converters.check.finding import CatalogFinding
     from keypatch.converters.check.observed import Family
     from keypatch.formats.annotations import VolumeHint
