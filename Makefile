@@ -46,8 +46,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# By file, as a file's tests share what is slow to make: stores, a browser, compiled code.
 unit: $(VENV)/.installed-test
-	$(BIN)/pytest -n auto --dist loadgroup
+	$(BIN)/pytest -n auto --dist loadfile
 
 # torch goes first, so that pip does not choose another build for MONAI; TORCH names the build to take. BENCH takes flags.
 TORCH ?= torch==2.13.0
@@ -67,7 +68,7 @@ $(VENV)/.installed-test-torch: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 test-torch: $(VENV)/.installed-test-torch
-	$(BIN)/pytest -n 2 --dist loadgroup tests/test_augment_*.py tests/test_torch_*.py tests/test_docs_*.py
+	$(BIN)/pytest -n 2 --dist loadfile tests/test_augment_*.py tests/test_torch_*.py tests/test_docs_*.py
 
 soak: $(VENV)/.installed
 	$(BIN)/python tests/soak/kill_builds.py --times 100

@@ -98,6 +98,7 @@ class Gate:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=_heed_interrupts,  # noqa: PLW1509 - no thread of a test holds a lock here
         )
 
     @contextlib.contextmanager
@@ -128,6 +129,11 @@ class Gate:
         for _ in range(times):
             self.pipe.write_bytes(self.content)
             time.sleep(0.05)  # so that this reader has seen the end before the next one is served
+
+
+def _heed_interrupts() -> None:
+    """Where the tests run behind a shell's ``&`` or ``nohup``, what they start would be deaf to them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 GATED_UNIT = 2

@@ -27,10 +27,7 @@ from keypatch.formats.store import Store
 from .chromium import PATIENCE, Chromium, chromium, find_chromium
 from .stores import Made, edit_attributes, edit_json, make_store
 
-pytestmark = [
-    pytest.mark.skipif(find_chromium() is None, reason="no Chromium here: apt install chromium"),
-    pytest.mark.xdist_group("chromium"),  # one browser for all of them
-]
+pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no Chromium here: apt install chromium")
 
 HOSTILE = '</script><script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">'
 RED, OVERLAY = np.array([255, 82, 82]), 0.6

@@ -16,8 +16,6 @@ import keypatch
 from keypatch.audit.savings import find_savings, measure_parts
 from keypatch.audit.stats import StoreStats, stats
 
-pytestmark = pytest.mark.xdist_group("savings")  # so that one worker alone builds the stores
-
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs/savings.md").read_text(encoding="utf-8")
 SETTINGS = {
