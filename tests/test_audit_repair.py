@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -11,14 +10,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.permissions import as_nobody, open_folder
 from tests.sources import converted, every_file, keypatch, truth, write_csv, write_npy
 
 import keypatch as package
@@ -449,48 +447,25 @@ def test_what_is_no_store_or_no_source_is_an_error(made: Made, store: Spoiled, t
         repair(store, made.source)
 
 
-@contextlib.contextmanager
-def _as_nobody() -> Iterator[None]:
-    """Root may write everywhere, so the test stops being root for a while."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that everyone may enter, which pytest's own is not."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
 @pytest.mark.parametrize("beside", [0o555, 0o777])
-def test_a_store_that_may_not_be_written_is_a_clear_line(made: Made, open_folder: Path, beside: int) -> None:
-    store = copy_of(made, open_folder)
-    (store / TARGET1).unlink()
-    for path in (store.path, *store.path.rglob("*")):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    open_folder.chmod(beside)
-    before = every_file(store.path)
-    with _as_nobody():
-        ran = keypatch("repair", store)
-        with pytest.raises(WriteError, match="permission to write"):
-            repair(store)
-        assert repair(store, dry_run=True).shards
-    open_folder.chmod(0o755)
-    store.path.chmod(0o755)
+def test_a_store_that_may_not_be_written_is_a_clear_line(made: Made, beside: int) -> None:
+    with open_folder() as folder:
+        store = copy_of(made, folder)
+        (store / TARGET1).unlink()
+        for path in (store.path, *store.path.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        folder.chmod(beside)
+        before = every_file(store.path)
+        with as_nobody():
+            ran = keypatch("repair", store)
+            with pytest.raises(WriteError, match="permission to write"):
+                repair(store)
+            assert repair(store, dry_run=True).shards
+        assert every_file(store.path) == before
+        assert not build_folder(store.path).exists()
     assert ran.code == 3
     assert ran.err.count("\n") == 1
     assert "expected permission to write, to repair a store, found none; repair a copy" in ran.err
-    assert every_file(store.path) == before
-    assert not build_folder(store.path).exists()
 
 
 def test_two_repairs_or_a_build_do_not_meet(made: Made, store: Spoiled) -> None:

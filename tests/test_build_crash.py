@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,13 +20,14 @@ from tests.builds import (
     is_running,
     left_beside,
     make_gate,
+    make_sources,
     plan_of,
     units_kept,
     wait_for,
     workers_at_work,
     workers_of,
 )
-from tests.sources import every_file
+from tests.sources import every_file, names_in
 
 from keypatch import workers as worker_processes
 from keypatch.converters.journal import Work
@@ -150,6 +152,55 @@ def test_a_worker_that_never_began_is_reported(gate, out, monkeypatch):
 
 def _fail_to_begin(_):
     os._exit(1)
+
+
+SCRIPT = """
+import sys
+import keypatch
+from keypatch.converters.build import BuildOptions
+
+print("once", flush=True)
+try:
+    {call}
+except keypatch.WorkerError as error:
+    print(error, file=sys.stderr)
+finally:
+    print("tidied up", flush=True)
+"""
+
+
+def run_script(folder, call):
+    (folder / "script.py").write_text(SCRIPT.format(call=call))
+    return subprocess.run([sys.executable, "script.py"], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_script_without_a_guard_is_told_so_in_one_line(tmp_path, undisturbed):
+    """Every worker runs the script again, up to the call; what stands behind that is run by the script alone."""
+    make_sources(tmp_path)
+    settings = "'[a-c].npy', 'picks.csv', 'out.zarr', patch_shape=8, ds_factor=4, voxel_spacing=10, options="
+    build = f"keypatch.convert({settings}BuildOptions(workers=2))"
+    for call in (build, f"keypatch.validate({str(undisturbed)!r}, workers=2)"):
+        ran = run_script(tmp_path, call)
+        assert ran.stderr.count("\n") == 1, ran.stderr
+        assert "found that each of them runs the calling script again; use one worker, or a script" in ran.stderr
+        assert "if __name__ == '__main__':" in ran.stderr
+        assert (ran.returncode, ran.stdout.count("tidied up")) == (0, 1)
+        assert 2 <= ran.stdout.count("once") <= 3
+        assert names_in(tmp_path) == {"a.npy", "b.npy", "c.npy", "picks.csv", "script.py"}
+
+
+def test_a_script_without_a_guard_loses_nothing_that_was_built(tmp_path, gate, out, undisturbed):
+    with ThreadPoolExecutor(1) as killer:
+        killed = killer.submit(kill_a_worker, gate, out)
+        with pytest.raises(WorkerError):
+            digest_of(plan(gate), out, workers=2)
+        killed.result()
+    given = f"['{gate.folder}/g.zarr'], ['{gate.folder}/picks.csv'], {str(out)!r}"
+    settings = "patch_shape=8, ds_factor=4, voxel_spacing=10, jitter=0"
+    ran = run_script(tmp_path, f"keypatch.convert({given}, {settings}, options=BuildOptions(workers=2))")
+    assert "runs the calling script again" in ran.stderr
+    assert units_kept(out) == OTHERS
+    assert_goes_on(gate, out, undisturbed)
 
 
 # ----- the build itself is stopped -----

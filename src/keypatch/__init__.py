@@ -107,7 +107,9 @@ def convert(
     from keypatch.converters.plan import build_plan  # noqa: PLC0415
     from keypatch.converters.recipe import Recipe  # noqa: PLC0415
     from keypatch.converters.target import check_target  # noqa: PLC0415
+    from keypatch.workers import leave_if_a_worker  # noqa: PLC0415
 
+    leave_if_a_worker()
     given = {"volumes": _listed(volumes), "annotations": _listed(annotations), **settings}
     recipe, options = Recipe.from_mapping(given), options or BuildOptions()
     check_target(Path(out), overwrite=options.overwrite)

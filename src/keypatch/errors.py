@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from keypatch.findings import Finding
 
+GUARD_HINT = "a script has to call it below: if __name__ == '__main__':"
+"""For workers that ended as soon as they had begun."""
+
 EXIT_OK = 0
 EXIT_FINDINGS = 1
 EXIT_USAGE = 2
@@ -23,6 +26,8 @@ EXIT_UNREADABLE = 3
 EXIT_INTERNAL = 4
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
+EXIT_TERMINATED = 143
+"""128 + SIGTERM."""
 
 
 class KeypatchError(Exception):
@@ -104,6 +109,16 @@ class WorkerError(KeypatchError, RuntimeError):
     """A worker process that died, for instance killed for the memory it used; nothing is wrong with what was given."""
 
     exit_code = EXIT_INTERNAL
+
+    @classmethod
+    def not_guarded(cls, called: str) -> Self:
+        """Say that the workers of ``called`` ran the calling script, since nothing in it keeps the call from them."""
+        return cls.at(
+            called,
+            expected="worker processes",
+            found="that each of them runs the calling script again",
+            hint=f"use one worker, or {GUARD_HINT}",
+        )
 
 
 class BuildIncompleteError(KeypatchError):

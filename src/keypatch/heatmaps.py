@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keypatch.errors import FormatError, ReadError
+from keypatch.formats.store.arrays import read_json
+from keypatch.formats.store.disk import is_device
 from keypatch.formats.store.schema import ATTRIBUTE, GAUSSIAN
 from keypatch.formats.store.zarr_array import ZARR_ERRORS
 
@@ -31,8 +33,10 @@ def open_heatmaps(path: str | PathLike[str]) -> Heatmaps:
         FormatError: If it is neither, an array of objects, or of other axes.
     """
     file = Path(path)
-    if not file.exists():
+    if not os.path.exists(file):  # noqa: PTH110 - that of Path may raise
         raise ReadError.at(file, expected="heatmaps, a .npy file or a Zarr array", found="nothing there")
+    if is_device(str(file)):
+        raise ReadError.at(file, expected="heatmaps, a .npy file or a Zarr array", found="a pipe, socket or device")
     array: Any = _zarr_array(file) if file.is_dir() else _npy(file)
     if len(array.shape) != 5 or np.dtype(array.dtype).kind not in "fiub":
         raise FormatError.at(file, expected=_AXES, found=f"{array.dtype} of shape {tuple(array.shape)}")
@@ -89,6 +93,6 @@ def _zarr_array(folder: Path) -> Any:  # noqa: ANN401 - with shape, dtype and it
 
 def _is_store(folder: Path) -> bool:
     try:
-        return ATTRIBUTE in json.loads((folder / "zarr.json").read_text(encoding="utf-8")).get("attributes", {})
-    except (OSError, ValueError, AttributeError, TypeError):
+        return ATTRIBUTE in read_json(folder / "zarr.json").get("attributes", {})
+    except (OSError, AttributeError, TypeError):
         return False

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 T = TypeVar("T")
+
+_RAN_THE_SCRIPT: Final = 117
+"""Exit code of a worker that found itself running its owner's script; of no signal, shell or Python itself."""
+
+_NAME: Final = "keypatch worker"
 
 EXIT_CODE_SECONDS: Final = 1.0
 """How long the exit code of a worker that died is waited for; the system has it within milliseconds."""
@@ -35,6 +41,29 @@ class SerialExecutor(Executor):
         return future
 
 
+class _Process(SpawnProcess):
+    """A worker, known by its name before it has done anything: the first that it does is to import the script."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as Process has it
+        super().__init__(*args, **{**kwargs, "name": _NAME})
+
+
+class _Spawn(SpawnContext):
+    Process = _Process
+
+
+def leave_if_a_worker() -> None:
+    """End this process without a word if it is a worker that is still starting; called by all that may start some.
+
+    A spawned process first imports the script of its owner. Where the script calls us without a guard, each worker
+    would check the sources again, start workers itself, and end in Python's long message; its owner says it in a line.
+    Nothing of the script is to be tidied up twice, so this does not raise.
+    """
+    process = multiprocessing.current_process()
+    if process.name == _NAME and getattr(process, "_inheriting", False):
+        os._exit(_RAN_THE_SCRIPT)
+
+
 class WorkerPool(Executor):
     """A pool of spawned processes and what is known of how they ended.
 
@@ -43,7 +72,7 @@ class WorkerPool(Executor):
     """
 
     def __init__(self, n_workers: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = _Spawn()
         ours, theirs = context.Pipe(duplex=False)[::-1]
         self._lifeline: Connection = ours
         self._theirs: Connection = theirs
@@ -73,6 +102,10 @@ class WorkerPool(Executor):
     def _exit_codes(self) -> dict[int, int]:
         codes = {pid: process.exitcode for pid, process in self._processes.items()}
         return {pid: code for pid, code in codes.items() if code not in (None, 0, -signal.SIGTERM)}
+
+    def ran_the_script(self) -> bool:
+        """Whether a worker ended since it ran its owner's script instead; see `leave_if_a_worker`."""
+        return _RAN_THE_SCRIPT in self.casualties().values()
 
     def close(self) -> None:
         """Let the workers end when they have nothing left to do."""

@@ -450,7 +450,7 @@ def test_broken_table_metadata(folder, table, raw) -> None:
         (folder / table / "zarr.json").unlink()
     else:
         (folder / table / "zarr.json").write_bytes(raw)
-    with pytest.raises(StoreError, match=f"{table}: expected an array that decodes"):
+    with pytest.raises(StoreError, match=rf"{table}/zarr\.json: expected"):
         Store(folder)[0]
 
 

@@ -15,6 +15,7 @@ from keypatch.formats.store.digest import (
     root_text,
     store_digest,
 )
+from keypatch.formats.store.disk import read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -173,7 +174,7 @@ def check_root_text(target: Target, findings: Findings) -> None:
     if is_newer(target.attributes):
         return
     try:
-        text = (target.folder / ROOT_METADATA).read_bytes()
+        text = read_metadata(target.folder / ROOT_METADATA)
         expected = root_text(target.attributes)
     except (OSError, ValueError):  # NaN: said by `_check_store`
         return

@@ -33,6 +33,7 @@ from keypatch.formats.store import Store
 from keypatch.formats.store.digest import ROOT_METADATA
 from keypatch.formats.store.layout import shard_key
 from keypatch.formats.store.schema import ATTRIBUTE, GAUSSIAN, IMAGE
+from keypatch.formats.store.zarr_array import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,7 +139,7 @@ def open_target(path: str | PathLike[str], findings: Findings) -> Target:
 
 def _root_attributes(folder: Path) -> Mapping[str, Any]:
     """What `keypatch.open` reads first. Where it fails at `image` only, the root is sound and the audit goes on."""
-    if folder.is_file() or "://" in str(folder):
+    if is_file(str(folder)) or "://" in str(folder):
         raise StoreError.at(
             folder, expected="a store in a local folder", found="a file or URL", hint="unpack or copy it to a folder"
         )

@@ -14,6 +14,7 @@ from keypatch.errors import StoreError
 from keypatch.formats.store.arrays import read_array_metadata
 from keypatch.formats.store.codecs import ChunkCodec
 from keypatch.formats.store.digest import ROOT_METADATA
+from keypatch.formats.store.disk import read_metadata
 from keypatch.formats.store.schema import GAUSSIAN, GROUPS, IMAGE, TABLE_ROWS_PER_CHUNK, Table, tables
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def read_json(folder: Path, tree: Tree, name: str, findings: Findings) -> Any | 
         findings.add("KP101", name, expected="a file", found="none")
         return None
     try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
+        return json.loads(read_metadata(folder / name).decode())
     except OSError as error:
         findings.add("KP117", name, expected="a readable file", found=error.strerror or error)
     except (ValueError, RecursionError) as error:

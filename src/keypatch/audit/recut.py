@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,22 @@ class Recut:
         return True
 
 
+def check_source(source: Path) -> None:
+    """See that there is a folder to read volumes from.
+
+    Raises:
+        ReadError: If there is none, or none that may be looked into.
+    """
+    try:
+        found = "" if stat.S_ISDIR(source.stat().st_mode) else "no folder"
+    except FileNotFoundError:
+        found = "no such folder"
+    except OSError as error:
+        found = error.strerror or str(error)
+    if found:
+        raise ReadError.at(source, expected="the folder of the volumes", found=found, hint="check --source")
+
+
 def find_sources(target: Target, source: Path, units: Sequence[int], findings: Findings) -> Recut | None:
     """Open each volume of some units once and see that it is the one that was read.
 
@@ -132,8 +149,7 @@ def find_sources(target: Target, source: Path, units: Sequence[int], findings: F
     Raises:
         ReadError: If there is no such folder.
     """
-    if not source.is_dir():
-        raise ReadError.at(source, expected="the folder of the volumes", found="no such folder", hint="check --source")
+    check_source(source)
     padding = known_padding(target)
     if padding is None:
         recipe = target.attributes.get("recipe")

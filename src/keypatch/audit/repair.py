@@ -24,10 +24,11 @@ from keypatch.audit.digests import check_digests
 from keypatch.audit.findings import Findings
 from keypatch.audit.jsonable import jsonable
 from keypatch.audit.layout import open_target
+from keypatch.audit.recut import check_source
 from keypatch.audit.strays import find_strays, remove_strays
-from keypatch.errors import ReadError, UsageError, WriteError
+from keypatch.errors import UsageError, WriteError
 from keypatch.formats.store.digest import ROOT_METADATA, file_digests, file_sha256, metadata_digest, store_digest
-from keypatch.formats.store.disk import writing
+from keypatch.formats.store.disk import read_metadata, writing
 from keypatch.formats.store.schema import GAUSSIAN
 
 if TYPE_CHECKING:
@@ -159,8 +160,8 @@ def repair(
     from keypatch.converters.build import Silent  # noqa: PLC0415 - keypatch.audit is lighter without
 
     volumes = None if source is None else Path(source)
-    if volumes is not None and not volumes.is_dir():
-        raise ReadError.at(volumes, expected="the folder of the volumes", found="no such folder", hint="check --source")
+    if volumes is not None:
+        check_source(volumes)
     with np.errstate(all="ignore"):  # damaged tables may hold any number
         found = _examine(Path(path), progress or Silent(), gaussians_only=gaussians_only)
         removed: tuple[str, ...] = ()
@@ -240,7 +241,7 @@ def _examine(path: Path, progress: Progress, *, gaussians_only: bool) -> _Examin
 def _root(path: Path) -> bytes:
     """The file that holds the digest of all else; nothing where `open_target` will say what is wrong."""
     try:
-        return (path / ROOT_METADATA).read_bytes()
+        return read_metadata(path / ROOT_METADATA)
     except OSError:
         return b""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from keypatch.errors import ReadError
+from keypatch.formats.store.disk import open_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,7 @@ class ShardFile:
 
     def __init__(self, path: Path, n_end: int, memory: Memory, *, hashed: bool = True) -> None:
         self._path, self._memory = path, memory
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        self._descriptor = open_file(path)
         try:
             self.size = os.fstat(self._descriptor).st_size
             self._body = self.size - n_end if n_end <= self.size else self.size

@@ -105,7 +105,7 @@ class UnitArray:
         hashed: bool,
     ) -> None:
         self._shard, self._spec, self._findings, self._memory = shard, spec, findings, memory
-        self.patches = spec.unit_patches(shard.unit)
+        self._patches = spec.unit_patches(shard.unit)
         self._codec = self._spec.codec()
         self._limit = largest_encoded(self._codec)
         self._boxes = list(chunk_boxes(self._spec.item_shape, self._spec.chunk_shape))
@@ -117,6 +117,11 @@ class UnitArray:
     def size(self) -> int:
         """Bytes of the file; 0 where it cannot be read."""
         return 0 if self._file is None else self._file.size
+
+    @property
+    def patches(self) -> range:
+        """Of the unit; none where the index cannot be read, so that nobody goes through what metadata claim."""
+        return range(0) if self._index is None else self._patches
 
     def check_index(self) -> int:
         """Report patches without all of their chunks, and chunks of patches that do not exist.
@@ -145,7 +150,7 @@ class UnitArray:
         """One patch of the unit; None where a chunk is missing or damaged, which is a finding."""
         if self._index is None:
             return None
-        first = (number - self.patches[0]) * self._spec.chunks_per_patch
+        first = (number - self._patches[0]) * self._spec.chunks_per_patch
         values = self._memory.values(self._spec)
         sound = finite = True
         for k, box in enumerate(self._boxes):
@@ -212,7 +217,7 @@ class UnitArray:
     def _place(self, entry: int) -> str:
         row, chunk = divmod(entry, self._spec.chunks_per_patch)
         of_several = f", chunk {chunk}" if self._spec.chunks_per_patch > 1 else ""
-        return f"{self._shard.name}: patch {self.patches[0] + row}{of_several}"
+        return f"{self._shard.name}: patch {self._patches[0] + row}{of_several}"
 
     def _add(self, code: str, where: str, expected: object, found: object) -> None:
         self._findings.add(code, where, expected=expected, found=found, within=self._spec.name)

@@ -21,9 +21,9 @@ from keypatch.audit.ranges import check_ranges
 from keypatch.audit.reach import check_reach
 from keypatch.audit.recut import close_volume, find_sources
 from keypatch.audit.units import Checked, UnitResult, UnitTask, check_unit, unit_tasks
-from keypatch.errors import UsageError, WorkerError
+from keypatch.errors import GUARD_HINT, UsageError, WorkerError
 from keypatch.findings import Finding
-from keypatch.workers import SerialExecutor, WorkerPool, cores, pool
+from keypatch.workers import SerialExecutor, WorkerPool, cores, leave_if_a_worker, pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -139,6 +139,7 @@ def validate(
         UsageError: If ``depth``, ``subset``, ``workers``, ``max_findings`` or ``expect_digest`` is none.
         WorkerError: If a worker process died.
     """
+    leave_if_a_worker()
     known_depth = next((known for known in DEPTHS if known == depth), None)
     if known_depth is None:
         raise UsageError.at("--depth", expected=", ".join(DEPTHS), found=repr(depth))
@@ -283,11 +284,13 @@ def _naming_the_dead(folder: Path, executor: Executor) -> Iterator[None]:
     try:
         yield
     except BrokenExecutor as error:
+        if isinstance(executor, WorkerPool) and executor.ran_the_script():
+            raise WorkerError.not_guarded("keypatch.validate") from None
         codes = sorted(executor.casualties().values()) if isinstance(executor, WorkerPool) else []
         found = f"that one died by {_cause(codes[0])}" if codes else str(error)
         hint = "nothing is said of the store; give fewer --workers if memory is short"
         if 1 in codes:
-            hint = "a script has to call validate below: if __name__ == '__main__'"
+            hint = f"nothing is said of the store; {GUARD_HINT}"
         raise WorkerError.at(folder, expected="worker processes that finish", found=found, hint=hint) from error
     finally:
         close_volume()

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from keypatch.cli import signals
 from keypatch.errors import (
     EXIT_INTERNAL,
-    EXIT_INTERRUPTED,
     EXIT_OK,
     EXIT_UNREADABLE,
     EXIT_USAGE,
@@ -56,11 +56,11 @@ class _Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:  # noqa: ANN401 - click's own signature
-        with _reader_may_leave():
+        with _reader_may_leave(), _says_that_it_was_stopped():
             return super().make_context(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> object:
-        with _reader_may_leave():
+        with _reader_may_leave(), _says_that_it_was_stopped():
             return super().invoke(ctx)
 
 
@@ -79,6 +79,16 @@ def _reader_may_leave() -> Iterator[None]:
         # Python flushes stdout once more at exit and must not complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise click.exceptions.Exit(EXIT_OK) from None
+
+
+@contextlib.contextmanager
+def _says_that_it_was_stopped() -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a line and an exit code; click itself would put an empty line before it."""
+    try:
+        yield
+    except KeyboardInterrupt as end:
+        click.echo("keypatch: interrupted", err=True)
+        raise click.exceptions.Exit(signals.exit_code(end)) from None
 
 
 def _stdout_is_broken() -> bool:
@@ -115,7 +125,7 @@ def cli(ctx: click.Context) -> None:
       keypatch validate out.zarr
       keypatch inspect out.zarr --patch 0 --png patch.png
 
-    Exit codes: 0 fine, 1 findings, 2 wrong usage, 3 cannot read or write, 4 internal error.
+    Exit codes: 0 fine, 1 findings, 2 wrong usage, 3 cannot read or write, 4 internal error or a worker that died.
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help(), err=True)
@@ -125,12 +135,10 @@ def cli(ctx: click.Context) -> None:
 def main() -> None:
     """Run the command line and leave with its exit code; an error is one line on stderr."""
     try:
-        # An Exit comes back as its code; whatever else a command returns means that all went well.
-        code = cli(standalone_mode=False)
+        with signals.sigterm_as_ctrl_c():
+            # An Exit comes back as its code; whatever else a command returns means that all went well.
+            code = cli(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else EXIT_OK)
-    except click.exceptions.Abort:
-        click.echo("keypatch: interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
     except click.ClickException as error:
         click.echo(f"keypatch: {_one_line(error)}", err=True)
         sys.exit(EXIT_USAGE)
@@ -139,6 +147,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except MemoryError:
         click.echo("keypatch: not enough memory; give fewer --workers or a smaller --patch-shape", err=True)
+        sys.exit(EXIT_UNREADABLE)
+    except PermissionError as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        click.echo(f"keypatch: {error.filename}: {error.strerror}", err=True)
         sys.exit(EXIT_UNREADABLE)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from keypatch.cli import check_text, printing
+from keypatch.cli import check_text, printing, signals
 from keypatch.cli.progress import Bar
 from keypatch.cli.sections import Sectioned
-from keypatch.errors import EXIT_FINDINGS, EXIT_INTERRUPTED, UsageError
+from keypatch.errors import EXIT_FINDINGS, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from keypatch.converters.build import BuildOptions, OnError
     from keypatch.converters.catalog import Catalog
     from keypatch.converters.plan import Plan
-
-EXIT_TERMINATED: Final = 128 + signal.SIGTERM
-"""As shells say it."""
 
 
 def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # noqa: ANN401
@@ -234,33 +228,12 @@ def _build(plan: Plan, target: Path, options: BuildOptions) -> str:
     from keypatch.converters.build import convert, kept_units
 
     try:
-        with _sigterm_as_ctrl_c(), Bar() as bar:
+        with Bar() as bar:
             return convert(plan, target, options, bar).digest
     except KeyboardInterrupt as end:
         kept = f"{kept_units(target)} of {plan.layout.n_units} units are finished and kept"
         printing.note(f"keypatch: interrupted; {kept}: the same command goes on")
-        raise click.exceptions.Exit(EXIT_TERMINATED if isinstance(end, _Terminated) else EXIT_INTERRUPTED) from None
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as batch systems send it before they kill."""
-
-
-@contextlib.contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end a build the way Ctrl-C does; only the main thread can ask for that."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(*_: object) -> NoReturn:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        raise click.exceptions.Exit(signals.exit_code(end)) from None
 
 
 def _settings(volumes: tuple[str, ...], flags: dict[str, object]) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -140,6 +140,8 @@ def command(
         )
         return
     of_a_store = _of_a_store(ctx)
+    if of_a_store and not os.path.exists(path):  # noqa: PTH110 - that of Path may raise
+        raise StoreError.at(path, expected="a store", found="nothing at this path")
     if of_a_store:
         raise UsageError.at(path, expected=f"a store, to which {', '.join(of_a_store)} belong", found="something else")
     description = _describe_source(path, array, unsigned, volume_format, annotation_format, columns, axis_order)
@@ -161,21 +163,30 @@ def _of_a_store(ctx: click.Context) -> list[str]:
 def _store(path: str) -> Store | None:
     """The store at a path; None where something else lies there. A damaged store is an error, not something else."""
     from keypatch.formats.store import Store
+    from keypatch.formats.store.arrays import read_json
+    from keypatch.formats.store.building import unfinished
     from keypatch.formats.store.schema import ATTRIBUTE
 
-    root = Path(path) / "zarr.json"
     try:
-        ours = ATTRIBUTE in json.loads(root.read_text(encoding="utf-8")).get("attributes", {})
-    except (OSError, ValueError, AttributeError, TypeError):
-        ours = Path(path).suffix == ".zip"
-    if not ours:
-        return None
+        ours = ATTRIBUTE in read_json(Path(path) / "zarr.json").get("attributes", {})
+    except (FileNotFoundError, NotADirectoryError):
+        if Path(path).suffix == ".zip":
+            return _zipped_store(path)
+        ours = not Path(path).exists() and unfinished(Path(path)) is not None
+    except OSError:
+        ours = True  # whatever has this root: it cannot be read, and why is said below
+    except (ValueError, AttributeError, TypeError):
+        ours = False
+    return Store(path) if ours else None
+
+
+def _zipped_store(path: str) -> Store | None:
+    from keypatch.formats.store import Store
+
     try:
         return Store(path)
     except StoreError:
-        if Path(path).suffix == ".zip":
-            return None
-        raise
+        return None
 
 
 def _describe_source(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keypatch.errors import UsageError, WriteError
-from keypatch.formats.store.disk import writing
+from keypatch.formats.store.disk import resolved, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,15 +26,15 @@ def check_place(path: Path, audited: Iterable[str], flag: str = "--output") -> N
         UsageError: If it is a folder or a device, or lies in what is audited.
         WriteError: If its folder is not there, or takes no files.
     """
-    target = _real(path)
-    if target.exists() and not target.is_file():
+    target = resolved(path)
+    if os.path.exists(target) and not os.path.isfile(target):  # noqa: PTH110, PTH113 - those of Path may raise
         raise UsageError.at(f"{flag} {path}", expected="the name of a file", found="something else of that name")
     for store in audited:
-        if target.is_relative_to(_real(Path(store))):
+        if target.is_relative_to(resolved(Path(store))):
             raise UsageError.at(
                 f"{flag} {path}", expected="a place outside the store", found=f"one in {store}", hint="choose another"
             )
-    if not target.parent.is_dir():
+    if not os.path.isdir(target.parent):  # noqa: PTH112
         raise WriteError.at(path, expected="a folder to write in", found=f"no folder {path.parent}")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise WriteError.at(path, expected="to write there", found="Permission denied")
@@ -46,7 +46,7 @@ def write(path: Path, text: str) -> None:
     Raises:
         WriteError: If the disk does not take it; what was there under that name is there still.
     """
-    target = _real(path)
+    target = resolved(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with writing(path):
@@ -59,11 +59,3 @@ def write(path: Path, text: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def _real(path: Path) -> Path:
-    """Where a path leads, through links; as it is where they go in a circle."""
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):
-        return path.absolute()

@@ -22,11 +22,11 @@ from keypatch.converters.scaling import Scaling, needs_range
 from keypatch.converters.target import check_target, drop_all_but_shards, publish
 from keypatch.converters.tasks import groups, volume_sources
 from keypatch.converters.units import close_volume, measure_volume, write_group
-from keypatch.errors import BuildIncompleteError, KeypatchError, WorkerError, WriteError
+from keypatch.errors import GUARD_HINT, BuildIncompleteError, KeypatchError, WorkerError, WriteError
 from keypatch.formats.store import Store, write_metadata
 from keypatch.formats.store.digest import canonical_json
 from keypatch.formats.store.disk import writing
-from keypatch.workers import SerialExecutor, WorkerPool, cores, executor_for
+from keypatch.workers import SerialExecutor, WorkerPool, cores, executor_for, leave_if_a_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -107,6 +107,7 @@ def convert(plan: Plan, out: Path, options: BuildOptions | None = None, progress
         BuildIncompleteError: With ``on_error="skip"``, if units are missing. After each of these errors nothing lies
             at ``out`` that was not there before, and what was finished is kept for the same call.
     """
+    leave_if_a_worker()
     options = options or BuildOptions()
     check_target(out, overwrite=options.overwrite)
     journal = Journal(build_folder(out))
@@ -157,6 +158,8 @@ class _Build:
                 try:
                     self._write(executor, self._measure(executor))
                 except BrokenExecutor as error:
+                    if isinstance(executor, WorkerPool) and executor.ran_the_script():
+                        raise WorkerError.not_guarded("keypatch.convert") from None
                     units, death = self._who_died(executor, error)
                     if self.options.on_error == "stop" or not units:
                         raise death from error
@@ -215,7 +218,7 @@ class _Build:
             return units, self._death(work, casualties[process])
         hint = "the same command goes on"
         if 1 in casualties.values():
-            hint += "; a script has to call convert below: if __name__ == '__main__'"
+            hint += f"; {GUARD_HINT}"
         found = str(error).rstrip(".") or "that they ended"
         return [], WorkerError.at("worker", expected="processes that finish their units", found=found, hint=hint)
 

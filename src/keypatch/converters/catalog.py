@@ -28,6 +28,7 @@ from keypatch.converters.resample import Resampling
 from keypatch.errors import ReadError, UsageError
 from keypatch.findings import SEVERITIES
 from keypatch.formats.annotations import VolumeHint, read_annotations
+from keypatch.formats.store.disk import resolved
 from keypatch.formats.volumes import VolumeInfo, open_volume, volume_stem
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _read_headers(recipe: Recipe, target: Path | None, notes: Notes) -> dict[str
     opened: list[tuple[Match, VolumeInfo]] = []
     strangers: list[str] = []
     for match in _in_order(expand(recipe.volumes)):
-        if target is not None and match.path.resolve() == target.resolve() and not match.named:
+        if target is not None and resolved(match.path) == resolved(target) and not match.named:
             continue
         try:
             with open_volume(match.path, recipe.volume_options) as volume:

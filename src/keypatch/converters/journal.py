@@ -22,7 +22,6 @@ import shutil
 import socket
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from filelock import FileLock, Timeout
@@ -30,6 +29,8 @@ from filelock import FileLock, Timeout
 from keypatch.converters.scaling import Scaling
 from keypatch.errors import UsageError
 from keypatch.formats.store import StoreLayout, UnitRecord
+from keypatch.formats.store.building import BUILD_FILE
+from keypatch.formats.store.building import build_folder as build_folder  # noqa: PLC0414 - handed on
 from keypatch.formats.store.disk import sync_file, sync_folder, writing
 from keypatch.formats.store.layout import shard_key
 from keypatch.formats.store.schema import GAUSSIAN, IMAGE
@@ -37,15 +38,10 @@ from keypatch.formats.store.shard import ShardRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 FORMAT: Final = 1
 """Of this folder; a build that another format began is not resumed."""
-
-
-def build_folder(out: Path) -> Path:
-    """The hidden folder in which the store ``out`` is built, beside it."""
-    resolved = out.resolve()
-    return resolved.parent / f".{resolved.name}.building"
 
 
 @dataclass(frozen=True)
@@ -207,7 +203,7 @@ class Journal:
 
     @property
     def _build_file(self) -> Path:
-        return self.folder / "build.json"
+        return self.folder / BUILD_FILE
 
     def _begun(self) -> dict[str, Any]:
         """What the records belong to; nothing where that cannot be read."""

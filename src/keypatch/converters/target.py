@@ -10,7 +10,7 @@ from keypatch.converters.journal import Journal, build_folder
 from keypatch.errors import StoreError, UsageError, WriteError
 from keypatch.formats.store import Store
 from keypatch.formats.store.digest import ROOT_METADATA
-from keypatch.formats.store.disk import sync_folder, writing
+from keypatch.formats.store.disk import resolved, sync_folder, writing
 from keypatch.formats.store.schema import ATTRIBUTE
 
 if TYPE_CHECKING:
@@ -24,16 +24,18 @@ def check_target(out: Path, *, overwrite: bool) -> None:
         UsageError: If something is there that must not be replaced.
         WriteError: If its folder does not exist.
     """
-    parent = out.resolve().parent
-    if not parent.is_dir():
-        raise WriteError.at(out, expected="a folder to write into", found=f"no folder {parent}")
-    with writing(out):  # a name that is too long for the disk shows here
+    parent = resolved(out).parent
+    with writing(out):  # a name that is too long for the disk shows here, and a folder that may not be entered
+        if not parent.is_dir():
+            raise WriteError.at(out, expected="a folder to write into", found=f"no folder {parent}")
         build_folder(out).exists()
-    _recover(out.resolve())
+    _recover(resolved(out))
     _check_replaceable(out, overwrite=overwrite)
 
 
 def _check_replaceable(out: Path, *, overwrite: bool) -> None:
+    if resolved(out).is_symlink():
+        raise UsageError.at(out, expected="a place for a store", found="a link that leads to itself")
     if not out.exists():
         return
     if not overwrite:
@@ -70,7 +72,7 @@ def publish(store: Path, out: Path, *, overwrite: bool) -> None:
         WriteError: If the disk does not take it; what was there is there again.
     """
     _check_replaceable(out, overwrite=overwrite)
-    place, old = out.resolve(), _old_folder(out)
+    place, old = resolved(out), _old_folder(out)
     with writing(out):
         if place.exists():
             place.rename(old)
@@ -97,8 +99,8 @@ def drop_all_but_shards(store: Path) -> None:
 
 
 def _old_folder(out: Path) -> Path:
-    resolved = out.resolve()
-    return resolved.parent / f".{resolved.name}.old"
+    place = resolved(out)
+    return place.parent / f".{place.name}.old"
 
 
 def _remove(store: Path) -> None:

@@ -29,7 +29,7 @@ from keypatch.audit.panels import OVERLAY, PADDING_COLORS, PALETTE
 from keypatch.audit.report import overview
 from keypatch.errors import UsageError, WriteError
 from keypatch.formats.store import Store
-from keypatch.formats.store.disk import sync_file, writing
+from keypatch.formats.store.disk import resolved, sync_file, writing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,12 +58,11 @@ def check_page_target(path: Path, store: Path) -> None:
         UsageError: If it lies in the store, or is a folder.
         WriteError: If its folder is not there.
     """
-    resolved = path.resolve()
-    if resolved == store.resolve() or store.resolve() in resolved.parents:
+    if resolved(path).is_relative_to(resolved(store)):
         raise UsageError.at(path, expected="a file outside the store", found="one inside", hint="choose another place")
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - that of Path may raise
         raise UsageError.at(path, expected="a file", found="a folder", hint="name the file, such as stats.html")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # noqa: PTH112
         raise WriteError.at(path, expected="a folder to write into", found="none")
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from keypatch.errors import CorruptionError, StoreError
 from keypatch.formats.store.codecs import ChunkCodec
 from keypatch.formats.store.digest import ROOT_METADATA
+from keypatch.formats.store.disk import open_file, read_metadata
 from keypatch.formats.store.layout import shard_key
 from keypatch.formats.store.recycled import Recycler
 from keypatch.formats.store.shard import MISSING, index_size, parse_index
@@ -87,7 +88,7 @@ class _Shard:
 
     def __init__(self, path: Path, n_chunks: int, *, at_end: bool, checked: bool) -> None:
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self._descriptor = open_file(path)
         except FileNotFoundError as error:
             raise CorruptionError.at(
                 path, expected="a shard", found="no such file", hint="restore it from a copy"
@@ -98,7 +99,8 @@ class _Shard:
         self.path = path
         size = os.fstat(self._descriptor).st_size
         length = index_size(n_chunks, checked=checked)
-        raw = self.pread(length, max(size - length, 0) if at_end else 0)
+        # No more than the file has, whatever metadata claim; what is too short is said to be.
+        raw = self.pread(min(length, size), max(size - length, 0) if at_end else 0)
         self.index = parse_index(raw, n_chunks, size, str(path), checked=checked)
 
     def pread(self, length: int, offset: int) -> bytes:
@@ -288,8 +290,10 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON value
         StoreError: If it is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        return json.loads(read_metadata(path).decode())
+    except RecursionError as error:
+        raise StoreError.at(path, expected="JSON", found="lists or objects nested too deeply") from error
+    except ValueError as error:
         raise StoreError.at(path, expected="JSON", found=f"text that is none ({error})") from error
 
 
@@ -313,8 +317,8 @@ def read_array_metadata(folder: Path) -> dict[str, Any]:
 
 
 def _sizes(value: object) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(type(n) is int and n > 0 for n in value):
-        message = f"{value!r} in place of sizes above 0"
+    if not isinstance(value, list) or not value or not all(type(n) is int and 0 < n < 2**63 for n in value):
+        message = f"{value!r} in place of sizes from 1 to 2^63"
         raise TypeError(message)
     return tuple(value)
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
+from keypatch.formats.store.disk import open_file
 from keypatch.formats.store.schema import ATTRIBUTE, GAUSSIAN, IMAGE
 
 if TYPE_CHECKING:
@@ -35,9 +37,13 @@ def canonical_json(value: object) -> str:
 
 
 def file_sha256(path: Path) -> bytes:
-    """sha256 of a file, 32 bytes; memory stays at one block."""
+    """sha256 of a file, 32 bytes; memory stays at one block.
+
+    Raises:
+        OSError: If it cannot be read, or is no file.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with os.fdopen(open_file(path), "rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.digest()

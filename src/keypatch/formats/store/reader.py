@@ -13,9 +13,11 @@ import numpy as np
 from keypatch import gaussian
 from keypatch.errors import StoreError
 from keypatch.formats.store.arrays import PatchArray, ShardedArray, read_json
+from keypatch.formats.store.building import unfinished
 from keypatch.formats.store.digest import ROOT_METADATA
+from keypatch.formats.store.disk import is_device
 from keypatch.formats.store.schema import ATTRIBUTE, GAUSSIAN, IMAGE, SCHEMA_VERSION, parse_version
-from keypatch.formats.store.tables import OFFSETS, read_table
+from keypatch.formats.store.tables import OFFSETS, check_claim, read_table
 from keypatch.formats.store.zarr_array import ZARR_ERRORS, ZarrArray, is_file, open_group
 
 if TYPE_CHECKING:
@@ -244,6 +246,8 @@ class Store:
             CorruptionError: If a chunk is missing, or a value names nothing.
         """
         if path not in self._tables:
+            if self._folder is not None:
+                check_claim(self._folder / path)
             n_rows, below = self._rows_of(path), self._length_of_list(path)
             self._tables[path] = read_table(self._zarr_group, path, self.path, n_rows=n_rows, below=below)
         return self._tables[path]
@@ -276,11 +280,17 @@ class Store:
     @cached_property
     def volume_records(self) -> list[dict[str, Any]]:
         """What the store says of each volume: id, path, format, shape, dtype, spacing, conventions, scaling."""
-        group = self._zarr_group
         try:
-            records = list(group["volumes"].attrs[ATTRIBUTE]["volumes"])
+            if self._folder is None:
+                attributes = self._zarr_group["volumes"].attrs.asdict()
+            else:
+                attributes = read_json(self._folder / "volumes" / ROOT_METADATA)["attributes"]
+            records = list(attributes[ATTRIBUTE]["volumes"])
+        except StoreError:
+            raise
         except ZARR_ERRORS as error:
-            raise StoreError.at(f"{self.path}/volumes", expected="a list of volumes", found=repr(error)) from error
+            found = (isinstance(error, OSError) and error.strerror) or repr(error)
+            raise StoreError.at(f"{self.path}/volumes", expected="a list of volumes", found=found) from error
         if not all(isinstance(record, dict) and isinstance(record.get("id"), str) for record in records):
             raise StoreError.at(f"{self.path}/volumes", expected="a list of volumes with ids", found="one of others")
         return records
@@ -397,9 +407,8 @@ class Store:
         path = self._folder / ROOT_METADATA
         try:
             root = read_json(path)
-        except FileNotFoundError as error:
-            found = "a folder without zarr.json" if self._folder.is_dir() else "no such file or folder"
-            raise StoreError.at(self.path, expected="a keypatch store", found=found) from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise _no_store(self._folder) from error
         except StoreError:
             raise
         except OSError as error:
@@ -421,6 +430,24 @@ class Store:
         self.__dict__.update(state)
         for values in self._tables.values():
             values.flags.writeable = False  # which pickle forgets
+
+
+def _no_store(path: Path) -> StoreError:
+    """What to say of a path where no root of a store lies."""
+    out = unfinished(path)
+    if out is not None:
+        return StoreError.at(
+            path,
+            expected="a keypatch store",
+            found=f"a build of {out.name} that has not come to its end",
+            hint="wait for it; if it was interrupted, the same keypatch convert command goes on",
+        )
+    found = "no such file or folder"
+    if path.is_dir():
+        found = "a folder without zarr.json"
+    elif is_device(str(path)):
+        found = "a pipe, socket or device"
+    return StoreError.at(path, expected="a keypatch store", found=found)
 
 
 def _check_attributes(path: str, attributes: object) -> dict[str, Any]:

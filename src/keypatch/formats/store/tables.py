@@ -2,20 +2,65 @@
 
 from __future__ import annotations
 
+import math
+import os
+import stat
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from keypatch.errors import CorruptionError, StoreError
+from keypatch.formats.store.arrays import read_array_metadata
+from keypatch.formats.store.digest import ROOT_METADATA
 from keypatch.formats.store.schema import TABLES
 from keypatch.formats.store.zarr_array import ZARR_ERRORS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
 OFFSETS: Final = "patches/keypoint_offsets"
 
 _TABLE: Final = {table.path: table for table in TABLES}
+
+_VALUES_PER_BYTE: Final = 2**17
+"""More than any codec packs into a byte of its own: zstd takes 4 bytes or more for each block of 128 KiB."""
+
+
+def check_claim(folder: Path) -> None:
+    """See that a table in a folder may be read, before memory and time are taken for what its metadata claim.
+
+    Args:
+        folder: Of the table.
+
+    Raises:
+        StoreError: If the metadata cannot be read, or claim more values than its files can hold.
+        CorruptionError: If there is no chunk, or something that is neither a file nor a folder; who reads a pipe may
+            wait for ever.
+    """
+    shape = read_array_metadata(folder)["shape"]
+    there = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)  # noqa: PTH118 - there may be many
+            try:
+                status = os.stat(path)  # noqa: PTH116
+            except OSError:
+                continue  # which reading it will say
+            if not stat.S_ISREG(status.st_mode):
+                raise CorruptionError.at(path, expected="a file", found="a pipe, socket or device")
+            there += 0 if name == ROOT_METADATA else status.st_size
+    values = math.prod(shape) if isinstance(shape, list) and all(type(n) is int for n in shape) else 0
+    if values and not there:
+        raise CorruptionError.at(folder, expected="chunks", found="none", hint="run keypatch validate")
+    if values > there * _VALUES_PER_BYTE:
+        raise StoreError.at(
+            folder,
+            expected=f"no more values than {there} bytes can hold",
+            found=f"an array of shape {tuple(shape)}",
+            hint="run keypatch validate",
+        )
 
 
 def read_table(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from keypatch.errors import CorruptionError, StoreError
+from keypatch.formats.store.disk import is_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +111,8 @@ class ZarrArray:
                 raise CorruptionError.at(
                     f"{self._where}/{key}", expected="a shard", found="none", hint="restore it from a copy"
                 )
+            if is_device(f"{self._where}/{key}"):
+                raise CorruptionError.at(f"{self._where}/{key}", expected="a shard", found="a pipe, socket or device")
             self._present.add(key)
 
     def __getstate__(self) -> dict[str, Any]:
