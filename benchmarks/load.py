@@ -69,19 +69,25 @@ def run(settings: Settings) -> list[Row]:
         warm(work)
         for intensity in ("", "numpy", "MONAI"):
             rows += _samples_a_second(settings, Case(shape, n_patches, intensity), store, files, repeats)
-        rows += _weights(store, files, shape)
+    for dtype, n_classes in (("float32", 1), ("float32", 5), ("uint8", 1)):
+        work = settings.fresh("load")
+        store = _make_store(work, (128, 128, 128), 10, dtype, n_classes)
+        rows += _weights(store, _write_pairs(work / "pairs", store))
     settings.fresh("load")
     return rows
 
 
-def _make_store(work: Path, shape: tuple[int, int, int], n_patches: int) -> Store:
+def _make_store(
+    work: Path, shape: tuple[int, int, int], n_patches: int, dtype: str = "float32", n_classes: int = 1
+) -> Store:
     z, y, x = shape
     volume_shape = (z + 32, y + 64, x + 64)
-    write_volume(work / "tomo.npy", volume_shape, "float32", seed=3)
-    write_picks(work / "picks.csv", ["tomo"], volume_shape, n_patches, seed=4)
+    write_volume(work / "tomo.npy", volume_shape, dtype, seed=3)
+    for k in range(n_classes):
+        write_picks(work / f"class{k}.csv", ["tomo"], volume_shape, n_patches // n_classes, seed=4 + k)
     return keypatch.convert(
         work / "tomo.npy",
-        work / "picks.csv",
+        str(work / "{class}.csv"),
         work / "out.zarr",
         patch_shape=shape,
         voxel_spacing=SPACING,
@@ -209,18 +215,21 @@ def _load_pair(path: str) -> dict[str, Any]:
     return pair
 
 
-def _weights(store: Store, files: Sequence[Path], shape: tuple[int, int, int]) -> list[Row]:
+def _weights(store: Store, files: Sequence[Path]) -> list[Row]:
     """Megabytes of all tensors of a sample."""
     from keypatch.torch import PatchDataset
 
-    case = f"{'x'.join(map(str, shape))} float32, memory of a loaded sample"
-    ours = [sum(v.nbytes for v in sample.values() if hasattr(v, "nbytes")) / 1e6 for sample in PatchDataset(store)]
+    classes = f"{len(store.classes)} class{'es' if len(store.classes) > 1 else ''}"
+    image = store.read_image(0)
+    case = f"{'x'.join(map(str, store.patch_shape))} {image.dtype}, {classes}: memory of a loaded sample"
+    dataset = PatchDataset(store, dtype=None)
+    ours = [sum(v.nbytes for v in sample.values() if hasattr(v, "nbytes")) / 1e6 for sample in dataset]
     pairs = [sum(tensor.nbytes for tensor in _load_pair(str(path)).values()) / 1e6 for path in files]
     ratio = float(np.median(pairs) / np.median(ours))
-    note = f"{len(store.classes)} class; the patch alone would be {np.prod(shape) * 4 / 1e6:.4g} MB"
+    patch = f"the patch alone is {image.nbytes / 1e6:.5g} MB"
     return [
-        row(PART, case, OURS, ours, "MB", note="patch, Gaussian at 1/16 and keypoints; " + note),
-        row(PART, case, MONAI, pairs, "MB", ratio=ratio, wanted=WANTED_MEMORY, note="patch and full Gaussian"),
+        row(PART, case, OURS, ours, "MB", note=f"patch, Gaussian at 1/16 and keypoints; {patch}"),
+        row(PART, case, MONAI, pairs, "MB", ratio=ratio, wanted=WANTED_MEMORY, note="patch and full Gaussian, float32"),
     ]
 
 

@@ -40,6 +40,9 @@ CONDITIONS = (
     "Repeats interleaved."
 )
 
+MARK = "<!-- measured -->"
+"""Of a page: what stands below it is written by `measure`."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -188,6 +191,36 @@ def _cells(one: Row) -> tuple[str, ...]:
     return one.part, one.case, one.who, f"{_number(one.value)} {one.unit}", spread, str(one.n), ratio, wanted, one.note
 
 
+def as_markdown(rows: Sequence[Row], about: Sequence[str]) -> str:
+    """The same as a page of tables, one a case, below lines that say what it was measured on."""
+    lines = [f"{line}\n" for line in about]
+    for part, case in dict.fromkeys((one.part, one.case) for one in rows):
+        lines += [
+            f"**{part}**: {case}\n",
+            "| who | median | least … most | keypatch is | wanted | note |",
+            "|" + "---|" * 6,
+        ]
+        for one in rows:
+            if (one.part, one.case) == (part, case):
+                _, _, who, median, spread, _, ratio, wanted, note = _cells(one)
+                lines.append(f"| {who} | {median} | {spread} | {ratio} | {wanted} | {note} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def write_below(path: Path, mark: str, text: str) -> None:
+    """Replace all that stands behind a line of a page.
+
+    Raises:
+        ValueError: If the page has no such line.
+    """
+    above, found, _ = path.read_text(encoding="utf-8").partition(f"{mark}\n")
+    if not found:
+        message = f"{path} has no line {mark}"
+        raise ValueError(message)
+    path.write_text(f"{above}{mark}\n\n{text}", encoding="utf-8")
+
+
 def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -205,6 +238,7 @@ def measure(parts: Sequence[tuple[str, Callable[[Settings], list[Row]]]], about:
     parser.add_argument(
         "--folder", type=Path, default=None, help="on the disk to measure  [the system's temporary one]"
     )
+    parser.add_argument("--page", type=Path, default=None, help=f"put the table into this page, below {MARK}")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="for the table  [bench.json]")
     if len(parts) > 1:
         parser.add_argument("--only", choices=names, action="append", help="run this part only; repeatable")
@@ -223,6 +257,8 @@ def measure(parts: Sequence[tuple[str, Callable[[Settings], list[Row]]]], about:
     print(as_text(rows))
     for line in settings.skipped:
         print(line)
+    if given.page is not None:
+        write_below(given.page, MARK, as_markdown(rows, [card + ".", CONDITIONS, *settings.skipped]))
     text = json.dumps(_as_json(card, given, rows, settings), indent=1, ensure_ascii=False)
     given.json.write_text(text + "\n", encoding="utf-8")
 
