@@ -120,6 +120,27 @@ def test_points_of_one_class_are_told_apart(seed):
     assert_allclose(peaks.score, 1, atol=2e-3)
 
 
+@pytest.mark.parametrize("is_askew", [False, True])
+def test_gaussians_outside_make_no_peak_inside(is_askew):
+    """Where the tails of two of them meet at the border stands a maximum that is of neither."""
+    rng = np.random.default_rng(8)
+    for _ in range(60):
+        grid, sigma = rng.integers(5, 8, 3), rng.uniform(0.7, 1.5, 3)
+        turn = np.linalg.qr(rng.standard_normal((3, 3)))[0] if is_askew else np.eye(3)
+        covariance = turn @ np.diag(sigma**2) @ turn.T
+        centers = np.zeros((0, 3))
+        for other in rng.uniform(-3, grid + 2, (12, 3)):
+            if (np.linalg.norm(np.linalg.solve(turn * sigma, (other - centers).T), axis=0) > 4).all():
+                centers = np.vstack([centers, other])
+        classes = np.zeros(len(centers), int)
+        values = gaussian.render_covariance(centers, classes, n_classes=1, grid=grid, covariance=covariance)
+        peaks = find_peaks(values, sigma=None, covariance=covariance)
+        found, wanted = (p[((p > -0.5) & (p < grid - 0.5)).all(axis=1)] for p in (peaks.local_ds, centers))
+        assert len(found) == len(wanted)
+        for center in wanted:
+            assert np.abs(found - center).max(axis=1).min() < 0.02
+
+
 def test_a_centre_between_eight_voxels_is_one_peak():
     peaks = find_peaks(sampled((1.5, 2.5, 3.5), (1, 1, 1), (6, 6, 8)), sigma=1.0)
     assert len(peaks) == 1

@@ -171,6 +171,20 @@ def test_a_peak_in_mirrored_padding_is_nobodys(tmp_path):
     assert_allclose(found[["z", "y", "x"]].to_numpy(), [(8.0, 16.0, 6.0)], atol=1e-3)
 
 
+def test_a_point_on_the_border_of_a_samples_patch_is_found_though_noise_moves_it(tmp_path):
+    """Half a sigma beyond the border lies padding; a peak that lies nearer is one on the border."""
+    known = {"v": Truth(np.zeros((16, 32, 32), np.uint8), ((8.0, 16.0, -0.5),), ("motor",))}
+    flags = ["--patch-shape", "16,32,32", "--ds-factor", "4", "--sigma-ds", "0.8", "--voxel-spacing", "10"]
+    store = built(tmp_path, known, [*flags, "--grid", "16,32,32", "--centered", "0"])
+    for beyond, wanted in ((0.0, 1), (1e-6, 1), (0.45, 1), (0.55, 0)):
+        moved = np.eye(4)
+        moved[2, 3] = -12.0
+        sample = read_sample(store, 0, Map(moved, store.patch_shape, store.patch_shape, keep_unseen=True))
+        shifted = replace(sample.keypoints, local_rs=sample.keypoints.local_rs - [0, 0, beyond * 0.8 * 4])
+        heatmaps = replace(sample, keypoints=shifted).target(1, ds_factor=4, sigma_ds=0.8)[None]
+        assert len(detect(store, heatmaps, samples=[sample])) == wanted
+
+
 def test_another_grid_than_the_stores(tmp_path):
     known, flags = drawn(3)
     store = built(tmp_path, known, flags)

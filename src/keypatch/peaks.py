@@ -10,8 +10,8 @@ little to act on. Without it, all ten coefficients of the quadratic are fitted, 
 sheared or turned is found as exactly. A sample counts by its value squared, since noise of one size moves ``ln v`` by
 1 / v.
 
-The target takes the maximum where Gaussians of one class overlap. A sample in which another peak stands higher tells
-nothing of this one, and is left out of its fit.
+The target takes the maximum where Gaussians of one class overlap. A sample in which another Gaussian stands higher, one
+outside of the grid too, tells nothing of this one, and is left out of its fit.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LARGEST_EXCESS: Final = 1.5
 flank of a long one that lies askew and outside has maxima too."""
 
 _REASSIGNMENTS: Final = 10
-"""Rounds at most; few are needed but where peaks are less than three sigmas apart."""
+"""Rounds at most; few are needed but where peaks are less than three sigmas apart. Twice as many find no more."""
 _SETTLED: Final = 1e-9
 _RIDGE: Final = 1e-11
 """Of the weights' sum: keeps an axis along which there is only one sample where that sample is."""
@@ -162,7 +162,8 @@ def _of_channel(
     at, window, center, height = at[kept], window.take(kept), center[kept], height[kept]
     if precision is not None and len(at):
         center, height = _told_apart(window, center, height, precision)
-        kept = np.flatnonzero(height <= LARGEST_EXCESS * _possible_height(channel, at, center, precision))
+        possible = LARGEST_EXCESS * _possible_height(channel, at, center, precision)
+        kept = _without_twins(center, height, (height >= threshold) & (height <= possible))
         at, center, height = at[kept], center[kept], height[kept]
     order = np.argsort(-height, kind="stable")
     return center[order], height[order], channel[tuple(at[order].T)]
@@ -333,10 +334,12 @@ def _without_twins(
 def _told_apart(
     window: _Window, center: NDArray[np.float64], height: NDArray[np.float64], precision: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fit again, each peak by the samples in which no other stands higher; one that is nearly as high counts little."""
+    """Fit again, each peak by the samples in which nothing else stands higher.
+
+    Another peak that is nearly as high makes a sample count little; so does a value above the peak's own, which the
+    tail of a Gaussian outside of the grid leaves there.
+    """
     pairs = _neighbours(window)
-    if not len(pairs):
-        return center, height
     samples = window.at[:, None] + window.steps
     at_maximum = (window.steps == 0).all(axis=2)
     first, second = pairs.T
@@ -349,7 +352,8 @@ def _told_apart(
         there = _log_value(samples[first], center[second, None], height[second, None], precision)
         np.maximum.at(other, first, there)
         nearly = np.exp(np.minimum(2 * (other - own), 0.0))
-        share: NDArray[np.float64] = np.asarray(np.where(at_maximum, 1.0, 1.0 - nearly))
+        above = np.exp(np.minimum(2 * (own - window.logs), 0.0))
+        share: NDArray[np.float64] = np.asarray(np.where(at_maximum, 1.0, (1.0 - nearly) * above))
         before, (center, height) = center, window.fit(precision, share)
         if np.abs(center - before).max() < _SETTLED:
             break

@@ -30,6 +30,10 @@ WHOLE_WITHIN: Final = 2.0
 
 LEAST_WEIGHT: Final = 0.05
 
+PADDING_WITHIN: Final = 0.5
+"""Sigmas outside of its patch from which on a sample's peak lies in padding. Nearer, it is a keypoint on the border
+that noise has moved, or its mirror image, which is less than a sigma from it and becomes one with it."""
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -142,7 +146,7 @@ class View:
         own = (outside <= BEYOND).all(axis=1)
         in_patch = self._in_patch(local_ds)
         if self.map is not None:
-            own = own & geometry.inside(in_patch, self.patch_shape)
+            own = own & (_sigmas_inside(in_patch, self.patch_shape, self.sigma_ds * self.factor) >= -PADDING_WITHIN)
         coords = in_patch + self.origin
         border = np.nextafter(np.array(self.volume_shape) - 0.5, 0)
         bounded = np.clip(coords, -0.5, border)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from keypatch import geometry
-from keypatch.audit.lettering import BACKGROUND, DIM, LARGE, LINE, SMALL, TEXT, Box, Legend, draw_bar, write
+from keypatch.audit.lettering import BACKGROUND, DIM, LARGE, LINE, MARKS, SMALL, TEXT, Box, Legend, draw_bar, write
 from keypatch.audit.panels import YX, ZX, Plane, Scene, color_of, draw_panel
 from keypatch.audit.picture import LARGEST_SCALE, LARGEST_SIDE, place_text
 from keypatch.audit.view import central_voxel, scene_of, shape3, slice_center
@@ -35,9 +35,12 @@ PLANES: Final = (YX, ZX)
 
 _MARGIN, _GAP, _BAR = 14, 16, 24
 _HEAD: Final = _MARGIN + LARGE + 8 + LINE + 6
+_NARROWEST: Final = 190
+"""Pixels that a column's title takes."""
+
 _NOTE: Final = (
-    "each slice goes through the most central keypoint of its box; dot: within half a coarse voxel of the slice, "
-    "ring: one sigma, faint circle: farther, colour: the target as written from its formula"
+    f"each slice goes through the most central keypoint of its box; {MARKS}; "
+    "where a map changes sigma, the colour alone shows it"
 )
 
 
@@ -76,7 +79,7 @@ def augmented_sheet(
     rows = ([(f"epoch {epoch}", patches.sample(index, epoch=epoch)) for epoch in range(epochs)] for index in indices)
     title = "Patches before and after augmentation"
     return sheet_of_samples(
-        store, indices, rows, shapes=shapes, title=title, subtitle=_said(geometric), gaussian=gaussian
+        store, indices, rows, shapes=shapes, title=title, subtitle=f"{_said(geometric)}; seed {seed}", gaussian=gaussian
     )
 
 
@@ -123,7 +126,7 @@ def sheet_of_samples(
     for row, (index, samples) in enumerate(zip(indices, rows, strict=True)):
         patch = store[index]
         before = _scene_of_patch(store, patch, gaussian=gaussian)
-        layout.draw(sheet, (row, 0), before, slice_center(patch), f"{patch.index}  {patch.kind}", patch)
+        layout.draw(sheet, (row, 0), before, slice_center(patch), f"patch {patch.index}, {patch.kind}", patch)
         for column, (name, sample) in enumerate(samples, 1):
             scene = _scene_of_sample(store, patch, sample, before.window, gaussian=gaussian)
             d, h, w = sample.image.shape
@@ -146,7 +149,7 @@ class _Layout:
         self.whole = max(1, min(LARGEST_SCALE, CELL // largest))
         self.ratio = min(1.0, CELL / (largest * self.whole))
         self._slices = [max(self._pixels(shape[plane.down]) for shape in shapes) for plane in PLANES]
-        self._columns = [max(self._pixels(shape[2]), 130) for shape in shapes]
+        self._columns = [max(self._pixels(shape[2]), _NARROWEST) for shape in shapes]
         self._row = sum(height + LINE for height in self._slices) + LINE + _BAR + _GAP
         self.width = 2 * _MARGIN + sum(self._columns) + _GAP * (len(shapes) - 1)
         self.height = n * self._row
@@ -166,7 +169,7 @@ class _Layout:
         write(sheet, (left, top), text, width=self._columns[column], size=SMALL, color=TEXT)
         top += LINE
         for plane, room in zip(PLANES, self._slices, strict=True):
-            where = place_text(plane, at[plane.normal])
+            where = f"{plane.name}   {place_text(plane, at[plane.normal])}"
             write(sheet, (left, top), where, width=self._columns[column], size=SMALL, color=DIM)
             box = self._paste(sheet, (left, top + LINE), scene, plane, at[plane.normal])
             top += LINE + room
