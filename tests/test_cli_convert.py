@@ -244,3 +244,19 @@ def test_too_little_memory_is_one_line_and_exit_3(here, monkeypatch):
 
     monkeypatch.setattr("keypatch.converters.plan.plan_catalog", fail)
     assert "not enough memory" in one_line(convert("a.npy", "b.npy", "-a", "picks.csv", "-o", "out.zarr", *SMALL), 3)
+
+
+def test_json_does_not_swallow_the_check_when_there_can_be_no_plan(here):
+    """Points that lie outside are left out; then no patch can be made of the kind that is asked for."""
+    (here / "one.csv").write_text("volume,z,y,x\na,4,5,6\na,4,500,6\n")
+    ran = convert("a.npy", "-a", "one.csv", "-o", "out.zarr", *SMALL, "--centered", "0", "--multi", "1", "--json")
+    assert ran.code == 2
+    assert ran.out == ""
+    assert "KP602" in ran.err
+
+
+def test_json_has_the_errors_of_the_check_where_no_patch_would_be_left(here):
+    (here / "far.csv").write_text("volume,z,y,x\na,4,500,6\na,400,5,6\na,4,5,600\n")
+    ran = convert("a.npy", "-a", "far.csv", "-o", "out.zarr", *SMALL, "--json")
+    assert ran.code == 1
+    assert "KP601" in [finding["code"] for finding in ran.report["findings"]]

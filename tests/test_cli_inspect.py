@@ -296,3 +296,10 @@ def test_a_store_without_gaussians_is_drawn_and_listed(tmp_path: Path) -> None:
     assert "fold" not in _says(made.path, "--kind", "grid")
     _says(made.path, "--patch", 0, "--png", tmp_path / "x.png")
     _says(made.path, "--png", tmp_path / "y.png")
+
+
+def test_a_store_without_folds_says_so(tmp_path: Path) -> None:
+    made = make_store(tmp_path, Design(folds=0))
+    ran = keypatch("inspect", made.path, "--fold", "0")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "keypatch: --fold: expected a store with folds, found none in it; leave it out\n"

@@ -87,7 +87,8 @@ def _read_chunk(folder: Path, tree: Tree, spec: TableSpec, k: int, out: NDArray[
     try:
         spec.codec.decode((folder / name).read_bytes(), out, name)
     except CorruptionError as error:
-        findings.add("KP209", name, expected="a chunk that decodes", found=reason(error), within=path)
+        expected, found = expected_and_found(error, "a chunk that decodes")
+        findings.add("KP209", name, expected=expected, found=found, within=path)
     except OSError as error:
         findings.add("KP117", name, expected="a readable file", found=error.strerror or error, within=path)
     else:
@@ -95,7 +96,12 @@ def _read_chunk(folder: Path, tree: Tree, spec: TableSpec, k: int, out: NDArray[
     return False
 
 
-def reason(error: Exception) -> str:
-    """What an error of ours says, without the place, which a finding has beside it."""
-    text = str(error)
-    return text.split(": expected ", 1)[-1] if ": expected " in text else text
+def expected_and_found(error: Exception, expected: str) -> tuple[str, str]:
+    """What an error of ours expected and found, without its place and its hint: a finding has its own.
+
+    Args:
+        error: Any; of one that is not ours the whole text is what was found.
+        expected: What should have been there, where the error does not say.
+    """
+    ours, sign, found = str(error).rpartition(": expected ")[2].partition(", found ")
+    return (ours, found.split("; ")[0]) if sign else (expected, str(error))

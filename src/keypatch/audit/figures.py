@@ -33,6 +33,11 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.4g}"
 
 
+def plural(n: int, singular: str, several: str = "") -> str:
+    """``1 patch``, ``2 patches``."""
+    return f"{n} {singular if n == 1 else several or singular + 's'}"
+
+
 def duration(seconds: float) -> str:
     """``83 µs``, ``1.4 ms``."""
     value = seconds * 1e6

@@ -32,7 +32,11 @@ CODES: Final[Mapping[str, Code]] = {
     "KP108": Code("error", "The names of classes or kinds are not usable.", _REBUILD),
     "KP109": Code("error", "The record of a volume is incomplete or contradicts itself.", _REBUILD),
     "KP110": Code("error", "The record of an annotation source is incomplete.", _REBUILD),
-    "KP111": Code("error", "A file or folder lies in the store that is no part of it.", "move it out of the store"),
+    "KP111": Code(
+        "error",
+        "A file or folder lies in the store that is no part of it.",
+        "move it out of the store, or let keypatch repair --remove-stray take it away",
+    ),
     "KP112": Code("error", "A link leads out of the store; it was not followed.", "put the file itself there"),
     "KP113": Code("error", "A shard file is missing; Zarr readers show its patches as zeros.", _REPAIR),
     "KP114": Code("error", "A shard file has not the size that was recorded.", _REPAIR),

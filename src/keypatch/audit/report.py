@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from keypatch.audit.figures import duration, factor, number, share, size
+from keypatch.audit.figures import duration, factor, number, plural, share, size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,7 +38,7 @@ class Table:
 
 
 STEPS = {
-    "sources": "sources' voxels + full-resolution Gaussian in float32",
+    "sources": "sources' voxels, full float32 Gaussian",
     "gaussian": "Gaussian on the coarse grid",
     "dtype": "the stored dtype",
     "codec": "the codec",
@@ -105,7 +105,7 @@ def _against(result: StoreStats) -> Table:
         for full in result.full_gaussian
     ]
     looked_at = result.full_gaussian[0].compressed
-    note = f"Really compressed, in chunks like the image's: {_of(looked_at.n_sampled, looked_at.n_patches, 'patches')}."
+    note = f"Really compressed, in chunks like the image's: {_of(looked_at.n_sampled, looked_at.n_patches)}."
     notes = [note, "Whole: image + that Gaussian against this store."]
     return Table("against", "Against image + full-resolution Gaussian of the same patches", tuple(columns), rows, notes)
 
@@ -114,8 +114,8 @@ def _interval(estimate: Estimate) -> str:
     return f"{estimate.low:.2f}-{estimate.high:.2f}"
 
 
-def _of(n: int, of: int, what: str) -> str:
-    return f"all {of} {what}" if n == of else f"{n} of {of} {what}"
+def _of(n: int, of: int) -> str:
+    return f"{'all ' if of > 1 else ''}{plural(of, 'patch', 'patches')}" if n == of else f"{n} of {of} patches"
 
 
 def _steps(result: StoreStats) -> Table:
@@ -162,9 +162,8 @@ def _timing(result: StoreStats) -> Table:
     if timing.read_gaussian is not None:
         rows.append(("read the stored Gaussian", duration(timing.read_gaussian)))
     rows.append(("read the image, for scale", duration(timing.read_image)))
-    note = (
-        f"Medians of {timing.rounds} rounds over {timing.patches} patches, measured on this machine, files in memory."
-    )
+    patches = plural(timing.patches, "patch", "patches")
+    note = f"Medians of {timing.rounds} rounds over {patches}, measured on this machine, files in memory."
     return Table("timing", "Time for one patch, one thread", ("to", "median"), rows, [note])
 
 
@@ -205,7 +204,7 @@ def _borders(result: StoreStats) -> Table:
     borders = result.borders
     names = {0.0: "nearest", 0.5: "median", 1.0: "farthest"}
     rows = [(names.get(q, f"{100 * q:.0f} %"), f"{voxels:.1f}") for q, voxels in borders.voxels.items()]
-    notes = [f"Of {borders.keypoints} keypoints inside their patch, along the nearest axis."]
+    notes = [f"Of {plural(borders.keypoints, 'keypoint')} inside their patch, along the nearest axis."]
     if borders.nearer_than:
         listed = ", ".join(f"{share(part)} within {near:g}" for near, part in borders.nearer_than.items())
         notes.append(f"In sigmas: {listed}.")
@@ -243,7 +242,7 @@ def _intensity(result: StoreStats) -> Table:
     rows = [_intensity_row(v) for v in result.intensity]
     n_read, n = sum(v.patches_read for v in result.intensity), sum(v.patches for v in result.intensity)
     notes = [
-        f"From {_of(n_read, n, 'patches')}, padding left out.",
+        f"From {_of(n_read, n)}, padding left out.",
         "At the ends: voxels at the lowest or highest value that can be stored.",
         "Clipped: of the source's voxels, as recorded when they were converted.",
     ]

@@ -9,6 +9,7 @@ import numpy as np
 
 from keypatch import geometry
 from keypatch.errors import UsageError
+from keypatch.formats.store.schema import NO_FOLD
 from keypatch.formats.store.tables import OFFSETS
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ def select(store: Store, selection: Selection) -> list[int]:
         wanted = _positions("--kind", selection.kinds, store.kinds)
         chosen &= np.isin(store.table("patches/kind"), wanted)
     if selection.folds:
-        known = [str(fold) for fold in np.unique(store.table("patches/fold")).tolist()]
+        folds = store.table("patches/fold")
+        known = [str(fold) for fold in np.unique(folds[folds != NO_FOLD]).tolist()]
+        if not known:
+            raise UsageError.at("--fold", expected="a store with folds", found="none in it", hint="leave it out")
         _positions("--fold", [str(fold) for fold in selection.folds], known)
         chosen &= np.isin(store.table("patches/fold"), selection.folds)
     if selection.volumes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from keypatch.audit.contents import largest_encoded, reason
+from keypatch.audit.contents import expected_and_found, largest_encoded
 from keypatch.audit.shardfile import Memory, ShardFile
 from keypatch.audit.voxels import are_finite
 from keypatch.errors import CorruptionError
@@ -192,7 +192,7 @@ class UnitArray:
         try:
             self._index = parse_index(self._file.end, n_entries, self._file.size, name)
         except CorruptionError as error:
-            self._add("KP202", name, "a sound index", reason(error))
+            self._add("KP202", name, *expected_and_found(error, "a sound index"))
 
     def _read_chunk(self, entry: int, out: NDArray[Any]) -> bool:
         assert self._file is not None  # noqa: S101 - there is an index
@@ -207,7 +207,7 @@ class UnitArray:
         try:
             self._codec.decode(self._file.read(offset, size), out, self._place(entry))
         except CorruptionError as error:
-            self._add("KP204", self._place(entry), "a chunk that decodes", reason(error))
+            self._add("KP204", self._place(entry), *expected_and_found(error, "a chunk that decodes"))
         except OSError as error:
             _report_unreadable(self._shard, error, self._findings)
         else:

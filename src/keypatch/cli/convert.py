@@ -10,7 +10,7 @@ import click
 from keypatch.cli import check_text, printing, signals
 from keypatch.cli.progress import Bar
 from keypatch.cli.sections import Sectioned
-from keypatch.errors import EXIT_FINDINGS, UsageError
+from keypatch.errors import EXIT_FINDINGS, KeypatchError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from keypatch.converters.build import BuildOptions, OnError
     from keypatch.converters.catalog import Catalog
     from keypatch.converters.plan import Plan
+    from keypatch.converters.recipe import Recipe
 
 
 def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # noqa: ANN401
@@ -181,7 +182,6 @@ def command(
     """  # noqa: D301
     from keypatch.converters.build import BuildOptions
     from keypatch.converters.catalog import build_catalog
-    from keypatch.converters.plan import plan_catalog
     from keypatch.converters.recipe import Recipe
     from keypatch.converters.target import check_target
 
@@ -196,8 +196,8 @@ def command(
     catalog = build_catalog(recipe, target)
     if not as_json:
         _print_check(catalog, everything=dry_run)
-    plan = None if dry_run and catalog.has_errors else plan_catalog(recipe, catalog)
-    if plan is None or catalog.has_errors:
+    plan = None if catalog.has_errors else _planned(recipe, catalog, as_json=as_json)
+    if plan is None:
         if as_json:
             printing.as_json({"store": None, "digest": None, **_told(catalog), "recipe": recipe.to_json()})
         printing.note("keypatch: nothing was built: the sources cannot be right as they are read")
@@ -214,6 +214,18 @@ def command(
     if stopped:
         printing.note("keypatch: nothing was built: --strict, and there are things left out or warnings")
         raise click.exceptions.Exit(EXIT_FINDINGS)
+
+
+def _planned(recipe: Recipe, catalog: Catalog, *, as_json: bool) -> Plan:
+    """The plan; where there can be none, JSON on stdout has no place for what the check found, and stderr gets it."""
+    from keypatch.converters.plan import plan_catalog
+
+    try:
+        return plan_catalog(recipe, catalog)
+    except KeypatchError:
+        if as_json:
+            _print_check(catalog, everything=False)
+        raise
 
 
 def _print_check(catalog: Catalog, *, everything: bool) -> None:

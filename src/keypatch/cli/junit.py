@@ -10,14 +10,13 @@ import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Final
 
 from keypatch.audit.findings import CODES
-from keypatch.cli import printing
+from keypatch.cli import findings_text, printing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from keypatch.audit.validate import ValidationReport
     from keypatch.errors import KeypatchError
-    from keypatch.findings import Finding
 
 _GROUPS: Final[Mapping[str, str]] = {
     "KP1": "layout and metadata",
@@ -80,20 +79,13 @@ def _not_checked(signs: str, report: ValidationReport, *, source: bool) -> str:
 def _case_of_code(report: ValidationReport, group: str, code: str, *, strict: bool) -> ET.Element:
     entry, count = CODES[code], report.counts[code]
     case = _case(str(report.path), group, f"{code} {entry.meaning}")
-    listed = [finding for finding in report.findings if finding.code == code]
-    lines = [*(_line(finding) for finding in listed), f"To do: {entry.cure}."]
-    if more := count - len(listed):
-        lines.insert(-1, f"and {more} more")
+    lines = findings_text.of_code(report, code)
     if entry.severity == "warning" and not strict:
         ET.SubElement(case, "system-out").text = _legal("\n".join(lines))
         return case
     message = lines[0] if count == 1 else f"{printing.plural(count, 'finding')}: {lines[0]}"
     ET.SubElement(case, "failure", message=_legal(message), type=code).text = _legal("\n".join(lines))
     return case
-
-
-def _line(finding: Finding) -> str:
-    return f"{finding.where}: expected {finding.expected}, found {finding.found}"
 
 
 def _case(path: str, group: str, name: str) -> ET.Element:

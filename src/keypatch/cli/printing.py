@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keypatch.audit.figures import plural as plural  # noqa: PLC0414 - handed on
 from keypatch.audit.figures import size as size  # noqa: PLC0414 - handed on
 
 if TYPE_CHECKING:
@@ -23,11 +24,6 @@ _SINGULAR = {"volumes": "volume", "annotations": "annotation", "patches": "patch
 def shape(values: Iterable[int]) -> str:
     """``160×288×288``."""
     return "×".join(str(n) for n in values)
-
-
-def plural(n: int, singular: str, several: str = "") -> str:
-    """``1 patch``, ``2 patches``."""
-    return f"{n} {singular if n == 1 else several or singular + 's'}"
 
 
 def counted(counts: Mapping[str, int]) -> str:

@@ -83,7 +83,7 @@ def _verdict(report: RepairReport) -> str:
     if report.dry_run and shards:
         return f"{printing.plural(shards, 'shard')} of it damaged"
     if remaining:
-        return f"NOT REPAIRED, {remaining} of {printing.plural(shards, 'damaged shard')} remain"
+        return f"NOT REPAIRED, {remaining} of {printing.plural(shards, 'damaged shard')} left"
     if shards:
         return f"repaired, {printing.plural(shards, 'shard')}"
     return "no shard is damaged"

@@ -87,7 +87,7 @@ def command(
             results.append(validate_report.Unreadable(store, error))
         else:
             results.append(report)
-    text = validate_report.as_text_of(form, results, strict=strict, source=source is not None)
+    text = validate_report.as_text_of(form, results, strict=strict, source=source)
     if output is None:
         click.echo(text, nl=bool(text))
     else:

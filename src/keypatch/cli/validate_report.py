@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from keypatch.audit.validate import ValidationReport
-from keypatch.cli import junit, printing
+from keypatch.cli import findings_text, junit, printing
+from keypatch.formats.store.schema import GAUSSIAN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from keypatch.errors import KeypatchError
     from keypatch.findings import Finding
+
+_LONG_HASH: Final = re.compile(r"(sha256 [0-9a-f]{12})[0-9a-f]{52}")
+_SHORT_HASH: Final = r"\1…"
+
+_OF_SHARDS: Final = frozenset({"KP113", "KP114", "KP201"})
+"""What `keypatch repair` undoes: a shard is not the one that was written."""
+
+_OF_METADATA: Final = frozenset({"KP101", "KP102", "KP115", "KP116", "KP120", "KP208", "KP209"})
+"""What it cannot undo, so that it leaves the shards alone too: what tells the right shards is not trusted."""
 
 
 @dataclass(frozen=True)
@@ -32,29 +44,29 @@ class Unreadable:
         return {"path": self.path, "error": str(self.error), "exit_code": self.error.exit_code}
 
 
-def as_text_of(form: str, results: Sequence[ValidationReport | Unreadable], *, strict: bool, source: bool) -> str:
+def as_text_of(form: str, results: Sequence[ValidationReport | Unreadable], *, strict: bool, source: str | None) -> str:
     """All results in one format, without a line feed at the end.
 
     Args:
         form: "text", "json", "junit" or "github".
         results: One a store.
         strict: Whether warnings are findings.
-        source: Whether patches were to be cut again.
+        source: The folder from which patches were cut again, if any.
     """
     if form == "json":
         return printing.json_text([result.to_json() for result in results])
     if form == "junit":
         suites = [
-            junit.suite_of_report(result, strict=strict, source=source)
+            junit.suite_of_report(result, strict=strict, source=source is not None)
             if isinstance(result, ValidationReport)
             else junit.suite_of_error(result.path, result.error)
             for result in results
         ]
         return junit.document(suites)
-    reports = [result for result in results if isinstance(result, ValidationReport)]
     if form == "github":
-        return "\n".join(line for report in reports for line in _annotations(report))
-    return "\n".join(_as_text(report, strict=strict) for report in reports)
+        return "\n".join(line for result in results for line in _annotations(result))
+    reports = [result for result in results if isinstance(result, ValidationReport)]
+    return "\n".join(_as_text(report, strict=strict, source=source) for report in reports)
 
 
 def verdict(report: ValidationReport, *, strict: bool) -> str:
@@ -64,14 +76,37 @@ def verdict(report: ValidationReport, *, strict: bool) -> str:
     return f"{report.path}: {word} ({errors}, {warnings})"
 
 
-def _as_text(report: ValidationReport, *, strict: bool) -> str:
+def _as_text(report: ValidationReport, *, strict: bool, source: str | None) -> str:
     lines = [verdict(report, strict=strict), *_listed(report.findings)]
     if more := unlisted(report):
         lines.append(f"  {more}")
-    lines.append(printing.rows([("checked", f"{report.depth}: {', '.join(_looked_at(report))}")], indent="  "))
+    last = [("checked", f"{report.depth}: {', '.join(_looked_at(report))}")]
     if report.digest is not None and not report.n_errors:
-        lines.append(printing.rows([("digest", report.digest)], indent="  "))
+        last.append(("digest", report.digest))
+    lines.append(printing.rows(last, indent="  "))
+    if command := repair_command(report, source):
+        lines.append(f"  To repair it: {command}")  # not wrapped: it is there to be copied
     return "\n".join(lines)
+
+
+def repair_command(report: ValidationReport, source: str | None) -> str:
+    """The command that makes the damaged shards again; empty where none would.
+
+    Args:
+        report: On the store.
+        source: Folder that all volumes share; None where it is not known, and a word stands in its place.
+    """
+    damaged = _OF_SHARDS & report.counts.keys()
+    if not damaged or _OF_METADATA & report.counts.keys():
+        return ""
+    command = f"keypatch repair {shlex.quote(str(report.path))}"
+    places = [finding.where for finding in report.findings if finding.code in damaged]
+    all_listed = not damaged & report.unlisted.keys()
+    if all_listed and all(place.startswith(f"{GAUSSIAN}/") for place in places):
+        return f"{command} --{GAUSSIAN}s"
+    if source is not None:
+        return f"{command} --source {shlex.quote(source)}"
+    return f"{command} --source VOLUMES   # VOLUMES: the folder that all volumes share"
 
 
 def _looked_at(report: ValidationReport) -> list[str]:
@@ -89,7 +124,8 @@ def _looked_at(report: ValidationReport) -> list[str]:
         )
     if checked.peaks:
         looked_at.append(
-            f"{printing.plural(checked.peaks, 'peak')} at most {checked.peak_offset:.2g} coarse voxels off"
+            f"{printing.plural(checked.peaks, 'peak')} apart from others at most {checked.peak_offset:.2g} coarse "
+            "voxels off"
         )
     if checked.recut:
         looked_at.append(f"{printing.plural(checked.recut, 'patch', 'patches')} cut again from the source")
@@ -103,7 +139,8 @@ def _listed(findings: Sequence[Finding]) -> list[str]:
     lines: list[str] = []
     told: set[str] = set()
     for finding in findings:
-        lines.append(f"  {finding}")
+        # A hash is recognised by its beginning; the other formats have the whole of it.
+        lines.append(f"  {_LONG_HASH.sub(_SHORT_HASH, str(finding))}")
         if finding.code not in told:
             lines.append(f"        {CODES[finding.code].meaning} To do: {CODES[finding.code].cure}.")
             told.add(finding.code)
@@ -115,18 +152,24 @@ def unlisted(report: ValidationReport) -> str:
     more = report.unlisted
     if not more:
         return ""
-    return f"and {sum(more.values())} more: {', '.join(f'{count} of {code}' for code, count in more.items())}"
+    what = f"and {sum(more.values())} more" if report.findings else f"{sum(more.values())} are not listed"
+    return f"{what}: {', '.join(f'{count} of {code}' for code, count in more.items())}"
 
 
-def _annotations(report: ValidationReport) -> list[str]:
-    """Workflow commands of GitHub, which shows at most 10 of a kind in a step."""
-    lines = [
-        _annotation(f.severity, f"{f.code} {f.where}", f"expected {f.expected}, found {f.found}")
-        for f in report.findings
+def _annotations(result: ValidationReport | Unreadable) -> list[str]:
+    """Workflow commands of GitHub: one a code, since it shows at most 10 of a kind in a step."""
+    from keypatch.audit.findings import CODES
+
+    if isinstance(result, Unreadable):
+        return [_annotation("error", f"keypatch validate {result.path}", str(result.error))]
+    return [
+        _annotation(
+            CODES[code].severity,
+            f"{code} {result.path}",
+            "\n".join([CODES[code].meaning, *findings_text.of_code(result, code)]),
+        )
+        for code in result.counts
     ]
-    if more := unlisted(report):
-        lines.append(_annotation("error" if report.n_errors else "warning", str(report.path), more))
-    return lines
 
 
 def _annotation(kind: str, title: str, text: str) -> str:

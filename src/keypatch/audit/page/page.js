@@ -316,6 +316,7 @@
 
   function choose(patch) {
     state.patch = patch;
+    state.point = null;
     state.at = middle(patch);
     for (const item of byId("strip").children) {
       const chosen = Number(item.dataset.index) === patch.index;

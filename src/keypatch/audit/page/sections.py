@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from keypatch.audit.figures import duration, factor, share, size
+from keypatch.audit.figures import duration, factor, plural, share, size
 from keypatch.audit.page.plots import Bar, Segment, bars, histogram, legend
 from keypatch.audit.report import STEPS, report
 
@@ -68,7 +68,8 @@ def _card(table: Table, result: StoreStats) -> str:
 
 
 def _table(table: Table) -> str:
-    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
+    # A soft hyphen, where the longest head may break on a phone.
+    heads = "".join(f'<th scope="col">{escape(_HYPHENATED.get(name, name))}</th>' for name in table.columns)
     rows = "".join(
         f'<tr><th scope="row">{escape(label.strip())}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
         for label, *cells in table.rows[:ROWS]
@@ -171,7 +172,7 @@ def _plot_classes(result: StoreStats) -> str:
 def _plot_per_patch(result: StoreStats) -> str:
     rows = [
         Bar(
-            f"{n} keypoint{'' if n == 1 else 's'}",
+            plural(n, "keypoint"),
             str(patches),
             [Segment(patches, "a", share(patches / result.patches))],
         )
@@ -185,8 +186,8 @@ def _plot_balance(result: StoreStats) -> str:
     shown = [kind for kind, n in result.patches_by_kind.items() if n]
     rows = [
         Bar(
-            f"fold {fold}, {counts.volumes} volume{'' if counts.volumes == 1 else 's'}",
-            f"{counts.patches} patches",
+            f"fold {fold}, {plural(counts.volumes, 'volume')}",
+            plural(counts.patches, "patch", "patches"),
             [Segment(counts.kinds[kind], styles[kind], f"{counts.kinds[kind]} {kind}") for kind in shown],
         )
         for fold, counts in list(result.folds.items())[:BARS]
@@ -227,6 +228,8 @@ def _plot_intensity(result: StoreStats) -> str:
     more = f"<p>{hidden} more volumes are in the figures.</p>" if hidden else ""
     return f'<div class="small-multiples">{figures}</div>{more}'
 
+
+_HYPHENATED: Final = {"annotations": "annota\xadtions"}
 
 _WIDE: Final = {"uncovered", "intensity"}
 """Tables that need the whole width."""

@@ -29,10 +29,11 @@ def check_omission(code: str, omission: Omission) -> CatalogFinding:
         "KP632": "the volumes that the annotations name",
         "KP641": "every point once",
     }
+    what = omission.what.removesuffix("s") if omission.count == 1 else omission.what
     return finding(
         code,
         expected=expected[code],
-        found=f"{omission.count} {omission.what} left out: {some(omission.items)}",
+        found=f"{omission.count} {what} left out: {some(omission.items)}",
         settle={"KP631": "--unannotated negative", "KP632": "--map NAME=VOLUME"}.get(code, ""),
         evidence={"count": omission.count},
     )
@@ -134,7 +135,7 @@ def check_folds(volumes: Sequence[CatalogVolume], classes: Sequence[str], n_fold
         yield finding(
             "KP651",
             expected=f"at least {n_folds} volumes for {n_folds} folds",
-            found=str(len(volumes)),
+            found=f"{len(volumes)} for {n_folds} folds",
             settle=f"--folds {len(volumes)}" if len(volumes) > 1 else "--folds 0",
             evidence={"folds": n_folds, "volumes": len(volumes)},
         )
