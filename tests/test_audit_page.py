@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import math
@@ -241,6 +242,20 @@ def test_blocks_are_averaged(made: Made) -> None:
         block = patch.image[3 * z : 3 * z + 3, 5 * y : 5 * y + 5, 4 * x : 4 * x + 4]
         grey = (float(block.mean()) - low) / (high - low)
         assert small.voxels[z, y, x] == pytest.approx(255 * min(max(grey, 0), 1), abs=0.51)
+
+
+def test_padding_does_not_darken_the_blocks_at_the_edge_of_the_volume(made: Made) -> None:
+    bounds = {"valid_start": np.array([1, 7, 2]), "valid_stop": np.array([16, 31, 21])}
+    patch = dataclasses.replace(Store(made.path)[3], **bounds)
+    patch.image[...] = 0
+    patch.image[1:16, 7:31, 2:21] = 100
+    patch.image[1:16:2, 7:31, 2:21] = 200
+    small = shrink(patch, (3, 5, 4))
+    low, high = small.window
+    assert 100 <= low < high <= 200
+    for block, mean in (((0, 1, 0), 150), ((0, 6, 5), 150), ((1, 1, 0), 500 / 3), ((2, 3, 5), 400 / 3)):
+        assert low + small.voxels[block] / 255 * (high - low) == pytest.approx(np.clip(mean, low, high), abs=0.2)
+    assert not small.voxels[:, 0].any()  # rows 0 … 4 hold no voxel of the volume: they stay as they are
 
 
 def test_voxels_that_are_no_numbers_are_black(tmp_path: Path) -> None:

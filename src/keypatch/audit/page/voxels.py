@@ -50,7 +50,13 @@ def shrink(patch: Patch, step: Shape3) -> SmallPatch:
     Raises:
         StoreError: If the image cannot be read.
     """
-    small = _averaged(patch.image, step)
+    counted = [
+        _counted(n, s, range(a, b))
+        for n, s, a, b in zip(
+            patch.image.shape, step, patch.valid_start.tolist(), patch.valid_stop.tolist(), strict=True
+        )
+    ]
+    small = _averaged(patch.image, step, counted)
     valid = tuple(
         slice(a // s, max(-(-b // s), a // s + 1))
         for a, b, s in zip(patch.valid_start.tolist(), patch.valid_stop.tolist(), step, strict=True)
@@ -62,19 +68,35 @@ def shrink(patch: Patch, step: Shape3) -> SmallPatch:
     return SmallPatch(quantised, step, (low, high))
 
 
-def _averaged(image: NDArray[Any], step: Shape3) -> NDArray[np.float64]:
+def _counted(length: int, step: int, valid: range) -> NDArray[np.bool_]:
+    """(length,): which voxels of an axis are averaged. Where a block lies half in the volume, padding would show there.
+
+    Args:
+        length: Of the axis.
+        step: Of the blocks.
+        valid: Voxels that lie in the volume; a block without any counts as it is.
+    """
+    inside = np.zeros(length, bool)
+    inside[valid.start : valid.stop] = True
+    block = np.arange(length) // step
+    return inside | ~np.isin(block, block[inside])
+
+
+def _averaged(image: NDArray[Any], step: Shape3, counted: list[NDArray[np.bool_]]) -> NDArray[np.float64]:
     """Mean of each block; plane by plane along z, so that no copy of the whole patch in float64 is made."""
     depth = image.shape[0]
-    planes = [_averaged_plane(image[z : z + step[0]], step) for z in range(0, depth, step[0])]
-    return np.stack(planes)
+    slabs = (slice(z, z + step[0]) for z in range(0, depth, step[0]))
+    return np.stack([_averaged_plane(image[slab][counted[0][slab]], step, counted[1:]) for slab in slabs])
 
 
-def _averaged_plane(slab: NDArray[Any], step: Shape3) -> NDArray[np.float64]:
+def _averaged_plane(slab: NDArray[Any], step: Shape3, counted: list[NDArray[np.bool_]]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", over="ignore"):
         plane: NDArray[np.float64] = slab.mean(axis=0, dtype=np.float64)
+        plane[~counted[0]] = 0
+        plane[:, ~counted[1]] = 0
         for axis in (0, 1):
             starts = np.arange(0, plane.shape[axis], step[axis + 1])
-            lengths = np.diff(np.append(starts, plane.shape[axis]))
+            lengths = np.add.reduceat(counted[axis].astype(np.int64), starts)
             sums = np.add.reduceat(plane, starts, axis=axis)
             plane = sums / (lengths[:, None] if axis == 0 else lengths)
     return plane
