@@ -4,12 +4,13 @@ VENV ?= .venv
 DEMO ?= demo
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint unit test-torch bench soak mutate mutate-sources clean
+.PHONY: help demo test lint unit test-torch thorough bench soak mutate mutate-sources clean
 
 help:
 	@echo "make demo   make small tomograms, convert, validate and picture them, in $(DEMO)/"
 	@echo "make test   lint, type-check and run the tests"
 	@echo "make test-torch  the tests of keypatch.torch and of other libraries' intensity, which need torch"
+	@echo "make thorough  the tests with 20 times as many examples of each property"
 	@echo "make bench  time building and reading against a floor and other libraries, in bench.json"
 	@echo "make soak   kill builds 100 times at random moments"
 	@echo "make mutate-sources   damage the real files 10 000 times and read them"
@@ -49,6 +50,9 @@ lint: $(VENV)/.installed-test
 # By file, as a file's tests share what is slow to make: stores, a browser, compiled code.
 unit: $(VENV)/.installed-test
 	$(BIN)/pytest -n auto --dist loadfile
+
+thorough: $(VENV)/.installed-test
+	$(BIN)/pytest -n auto --dist loadfile --hypothesis-profile thorough
 
 # torch goes first, so that pip does not choose another build for MONAI; TORCH names the build to take. BENCH takes flags.
 TORCH ?= torch==2.13.0

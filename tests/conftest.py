@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.trials import USUAL
 
 # How long an example takes says how busy the machine is, not whether it is right.
-settings.register_profile("keypatch", deadline=None)
+settings.register_profile("keypatch", deadline=None, max_examples=USUAL)
+settings.register_profile("thorough", deadline=None, max_examples=20 * USUAL)
 settings.load_profile("keypatch")
 
+FSYNC = os.fsync
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_fsync() -> Iterator[None]:
+    """Do not wait for the disk, which took half of the tests' time: only a power failure would show the difference.
+
+    Commands in processes of their own wait for it, and so does who asks for `real_fsync`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # an error for what is no open file, as from fsync
+        yield
+
+
+@pytest.fixture(scope="module")
+def real_fsync() -> Iterator[None]:
+    """For tests that look at the blocks that files take on the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", FSYNC)
+        yield
 
 
 @pytest.fixture(scope="session")

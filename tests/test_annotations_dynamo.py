@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.trials import trials
 
 from keypatch.converters.catalog import build_catalog
 from keypatch.converters.recipe import Recipe
@@ -139,7 +140,7 @@ def test_content_tells_the_format(tmp_path):
             detect_format(write(tmp_path, other, "a"))
 
 
-@settings(max_examples=30)
+@settings(max_examples=trials(30))
 @given(st.lists(st.tuples(*[st.floats(-1e6, 1e6, width=32)] * 6, st.integers(1, 9)), min_size=1, max_size=5))
 def test_position_is_coordinate_plus_shift_once(tmp_path_factory, particles):
     lines = [

@@ -20,7 +20,7 @@ CHECKSUM = 4
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory, real_fsync: None) -> Made:
     return make_store(tmp_path_factory.mktemp("made"))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.trials import trials
 
 from keypatch.audit.coverage import count_pairs, count_voxels
 from keypatch.audit.intensity import _FloatTally, measure_intensity
@@ -79,7 +80,7 @@ def test_neither_an_offset_nor_an_outlier_spoils_a_histogram_of_floats(offset: f
         assert share == pytest.approx(np.mean(values <= value), abs=2e-3)
 
 
-@settings(max_examples=60)
+@settings(max_examples=trials(60))
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=40))
 def test_no_bin_is_wider_than_promised(values: list[float]) -> None:
     tally = _FloatTally()
@@ -239,7 +240,7 @@ def test_overlap_is_counted_voxel_by_voxel(made: Made, figures: StoreStats) -> N
 _corner = st.tuples(*[st.integers(0, 7)] * 3)
 
 
-@settings(max_examples=60)
+@settings(max_examples=trials(60))
 @given(st.lists(st.tuples(_corner, st.tuples(*[st.integers(0, 6)] * 3)), max_size=7))
 def test_boxes_are_counted_like_painted_voxels(drawn: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
     boxes = np.array([(a, np.add(a, n)) for a, n in drawn], np.int64).reshape(-1, 2, 3)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.stores import Design, make_store
+from tests.trials import trials
 
 import keypatch
 from keypatch.augment.balance import NOTHING, epoch_order, patch_weights
@@ -137,7 +138,7 @@ def test_patches_that_hold_nothing_are_a_class() -> None:
     np.testing.assert_allclose(patch_weights(chosen, classes={"a": 1}), [1, 0, 0, 0])
 
 
-@settings(max_examples=60)
+@settings(max_examples=trials(60))
 @given(st.lists(st.tuples(st.integers(0, 4), *[st.integers(0, 1)] * 3), min_size=1, max_size=30))
 def test_shares_add_up(rows) -> None:
     kind, holds = np.array([row[0] for row in rows]), np.array([row[1:] for row in rows], bool)

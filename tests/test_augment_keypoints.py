@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from tests.augmented import EVERYTHING, KINDS, blob, centroid, maps, seeds
+from tests.trials import trials
 
 from keypatch import gaussian, geometry
 from keypatch.augment import Geometric, Keypoints, Map, Sample
@@ -104,7 +105,7 @@ def test_the_linear_part_is_the_derivative(drawn, seed) -> None:
 # Targets
 
 
-@settings(max_examples=60)
+@settings(max_examples=trials(60))
 @given(st.sampled_from(sorted(KINDS)), seeds, st.sampled_from([1, 2, 4]))
 def test_a_target_is_its_formula(name, seed, factor) -> None:
     """Below 1e-6, for every transform: written here voxel by voxel from the moved points."""

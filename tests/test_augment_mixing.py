@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.batches import FACTOR, N_CLASSES, SHAPE, random_batch
+from tests.trials import trials
 
 from keypatch.augment import CoarseDropout, CutMix, CutMixup, Mixup, mix, mixing_from_mapping
 from keypatch.augment.mixing import Blend, Holes, mixing_to_json
@@ -73,7 +74,7 @@ def blends(draw: st.DrawFn) -> Blend:
     return Blend(draw(st.integers(1, 4)), box, draw(st.sampled_from([0.0, 1.0]) | st.floats(1e-3, 0.999)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=trials(60))
 @given(blends(), st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(0, 20))
 def test_a_blend_shares_out_voxels_and_keypoints(drawing, seed, n_samples, n_points) -> None:
     batch = random_batch(seed, n_samples, n_points)
@@ -96,7 +97,7 @@ def test_a_blend_shares_out_voxels_and_keypoints(drawing, seed, n_samples, n_poi
     np.testing.assert_allclose(mixed["target"], target_by_hand(mixed), rtol=0, atol=1e-6)
 
 
-@settings(max_examples=60)
+@settings(max_examples=trials(60))
 @given(st.sampled_from([Mixup(), CutMix(), CutMixup()]), st.integers(0, 2**32 - 1), st.integers(1, 5))
 def test_mixing_keeps_the_sum_of_weights(mixing, seed, n_samples) -> None:
     """Of every annotation, and so of the batch: what a sample loses its partner's partner has."""

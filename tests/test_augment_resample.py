@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from tests.augmented import EVERYTHING, KINDS, maps, seeds
+from tests.trials import trials
 
 from keypatch.augment import Geometric, Map
 from keypatch.augment import resample as resampling
@@ -76,7 +77,7 @@ def test_order_0_takes_a_nearest_voxel(drawn, seed) -> None:
 
 
 @needs_numba
-@settings(max_examples=200)
+@settings(max_examples=trials(200))
 @given(maps(), seeds, st.sampled_from(["uint8", "int16", "float16", "float32", "int32"]))
 def test_compiled_code_gives_the_bits_of_the_rule(drawn, seed, dtype) -> None:
     image = (np.random.default_rng(seed).normal(size=drawn.patch_shape) * 30 + 100).astype(dtype)

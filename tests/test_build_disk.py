@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.builds import PATIENCE, digest_of, left_beside, make_sources, plan_of, units_kept
+from tests.sources import keypatch
 
 from keypatch.converters import build
 from keypatch.errors import WriteError
@@ -45,20 +46,24 @@ def plan(folder, **settings):
     return plan_of(folder, **{"patch_shape": PATCH, "jitter": 0, **settings})
 
 
+def arguments(folder, out, *flags):
+    """The same build on the command line."""
+    return [
+        "convert", f"{folder}/[ab].npy", "-a", f"{folder}/picks.csv", "-o", str(out), "--voxel-spacing", "10",
+        "--patch-shape", str(PATCH), "--ds-factor", "4", "--jitter", "0", "--workers", "1", *flags,
+    ]  # fmt: skip
+
+
 def command(folder, out, *flags, before=None):
-    """The same build on the command line, in one process."""
+    """It in a process of its own, with a limit."""
     return subprocess.run(
-        [
-            sys.executable, "-m", "keypatch", "convert", f"{folder}/[ab].npy", "-a", f"{folder}/picks.csv",
-            "-o", str(out), "--voxel-spacing", "10", "--patch-shape", str(PATCH), "--ds-factor", "4", "--jitter", "0",
-            "--workers", "1", *flags,
-        ],
+        [sys.executable, "-m", "keypatch", *arguments(folder, out, *flags)],
         capture_output=True,
         text=True,
         check=False,
         timeout=PATIENCE,
         preexec_fn=before,
-    )  # fmt: skip
+    )
 
 
 def one_line(ran):
@@ -133,8 +138,8 @@ def test_a_shard_that_the_system_refuses(folder, out):
     assert "image/c/6/0/0/0" in line
     assert not out.exists()
     assert units_kept(out) == set(range(6))
-    ran = command(folder, out)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    ran = keypatch(*arguments(folder, out))
+    assert (ran.code, ran.err) == (0, "")
     assert left_beside(out) == []
 
 
@@ -151,7 +156,7 @@ def test_metadata_that_the_system_refuses(tmp_path, out):
     assert "File too large" in line
     assert not out.exists()
     assert units_kept(out) == {0, 1}
-    assert command(folder, out, *flags).returncode == 0
+    assert keypatch(*arguments(folder, out, *flags)).code == 0
     assert len(Store(out).annotations) == 2000
     assert left_beside(out) == []
 
@@ -184,8 +189,8 @@ def test_a_disk_that_fills_up(folder, small_disk, on_error):
     kept = units_kept(out)
     assert set(range(6)) < kept < set(range(12))
     assert enlarge().returncode == 0
-    ran = command(folder, out)
-    assert (ran.returncode, ran.stderr) == (0, "")
+    ran = keypatch(*arguments(folder, out))
+    assert (ran.code, ran.err) == (0, "")
     assert left_beside(out) == []
 
 

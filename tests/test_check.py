@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.sources import Truth, convert, converted, write_byu, write_copick, write_csv, write_mrc, write_npy
 from tests.sources import keypatch as run_keypatch
 from tests.store_truth import read_tables
+from tests.trials import trials
 
 import keypatch
 from keypatch import geometry
@@ -313,7 +314,7 @@ MEANINGS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=trials(150), deadline=None)
 @given(
     shapes=st.lists(SHAPES, min_size=1, max_size=4),
     n=st.integers(20, 60),
@@ -330,7 +331,7 @@ def test_points_all_through_sound_volumes_raise_no_alarm(shapes, n, seed, meanin
     assert alarms(check_points(seen)) == []
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=trials(150), deadline=None)
 @given(shape=SHAPES, seed=st.integers(0, 2**32 - 1), n=st.integers(1, 2), meaning=MEANINGS)
 def test_one_or_two_points_are_not_enough_for_an_alarm(shape, seed, n, meaning):
     """Anywhere, also in the very corner next to zero; whole voxels, as one is picked in a viewer."""

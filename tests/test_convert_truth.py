@@ -24,6 +24,7 @@ from tests.sources import (
     write_npy,
 )
 from tests.store_truth import read_tables
+from tests.trials import trials
 
 EVERY_KIND = ("--multi", 2, "--hard-negatives", 2, "--negatives", 2, "--grid", 8)
 SMALL = ("--patch-shape", "8,16,12", "--ds-factor", "2,4,3")
@@ -147,7 +148,7 @@ def flags(draw):
     return [part for flag in text.items() for part in flag]
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=trials(12), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sources(), flags())
 def test_any_store_follows_from_its_truth(known, given_flags):
     with tempfile.TemporaryDirectory() as name:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tests.trials import trials
 
 from keypatch.converters.crop import PADDINGS, cut
 from keypatch.converters.scaling import Scaling, measure
@@ -130,7 +131,7 @@ def test_reflect_mirrors_the_patchs_own_voxels(box) -> None:
     assert np.array_equal(found, valid[np.ix_(*picks)])
 
 
-@settings(max_examples=60)
+@settings(max_examples=trials(60))
 @given(st.tuples(*[st.integers(4, 9)] * 3), st.tuples(*[st.integers(-2, 2)] * 3))
 def test_reflect_is_numpys_where_enough_of_the_patch_is_inside(volume, shift) -> None:
     values = np.arange(math.prod(volume), dtype=np.float64).reshape(volume)

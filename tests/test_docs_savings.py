@@ -91,7 +91,7 @@ class Built:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(tmp_path_factory: pytest.TempPathFactory, real_fsync: None) -> Built:
     return Built(tmp_path_factory.mktemp("byu"))
 
 

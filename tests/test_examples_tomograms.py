@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from PIL import Image
 from scipy import fft, ndimage
+from tests.trials import trials
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -86,7 +87,7 @@ class TestSeed:
 
 class TestTruth:
     @pytest.mark.parametrize("molecule", ["ribosome", "proteasome"])
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=trials(8), deadline=None)
     @given(position=st.tuples(coordinate, coordinate, coordinate), seed=st.integers(0, 99))
     def test_particle_has_its_mass_at_the_truth(self, molecule, position, seed):
         rotation = np.linalg.qr(np.random.default_rng(seed).standard_normal((3, 3)))[0]

@@ -14,6 +14,7 @@ import starfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from tests.trials import trials
 
 from keypatch import geometry
 from keypatch.errors import UsageError, WriteError
@@ -113,7 +114,7 @@ def assert_same(found, expected, scores=True):
         )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=trials(40), suppress_health_check=[HealthCheck.too_slow])
 @given(scenes(), st.sampled_from(FORMATS))
 def test_what_is_written_comes_back(scene, form):
     store, table = scene

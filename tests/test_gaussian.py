@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from tests.trials import trials
 
 from keypatch import geometry
 from keypatch.gaussian import REACH, exp_reproducible, render
@@ -111,7 +112,7 @@ def test_a_point_outside_reaches_in() -> None:
     assert not far.any()
 
 
-@settings(max_examples=50)
+@settings(max_examples=trials(50))
 @given(st.lists(st.tuples(*[st.floats(-60, 60)] * 3), max_size=8), grids, sigmas)
 def test_what_is_beyond_reach_hardly_counts(coords, grid, sigma) -> None:
     """A patch keeps the points within 6 sigmas of its box. The rest would change the target by under 2e-8 each."""
@@ -162,7 +163,7 @@ def test_float16_is_rounded_once(k) -> None:
 exponents = st.floats(-745.2, 0) | st.floats(-1, 0) | st.floats(-1e-12, 0)
 
 
-@settings(max_examples=300)
+@settings(max_examples=trials(300))
 @given(exponents)
 def test_exp_within_two_units_in_the_last_place(x) -> None:
     found = float(exp_reproducible(np.array([x]))[0])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from tests.trials import trials
 
 from keypatch import geometry
 from keypatch.gaussian import REACH
@@ -64,7 +65,7 @@ def test_coarse_voxels_lie_where_average_pooling_puts_them(factor, coarse) -> No
         )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=trials(15), deadline=None)
 @given(st.tuples(*[st.integers(1, 4)] * 3), st.tuples(*[st.floats(0, 1)] * 3))
 def test_a_blob_keeps_its_place_when_pooled(factor, share) -> None:
     """A blob rendered at a known sub-voxel place and pooled by scipy has its centroid at `local_ds`.

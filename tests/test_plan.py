@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.sources import Truth
 from tests.store_truth import KINDS, Tables, assert_tables_are_true
+from tests.trials import trials
 
 from keypatch.converters.catalog import Catalog
 from keypatch.converters.catalog_volume import CatalogVolume
@@ -91,7 +92,7 @@ def recipes(draw, n_volumes):
     return given
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=trials(100), deadline=None)
 @given(st.data())
 def test_any_plan_follows_from_its_truth(data):
     known = {f"v{i}": data.draw(truths()) for i in range(data.draw(st.integers(1, 3)))}
@@ -105,7 +106,7 @@ def test_any_plan_follows_from_its_truth(data):
     assert sum(count_by_kind(plan).values()) == plan.layout.n_patches == len(plan.columns["patches/origin"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=trials(60), deadline=None)
 @given(st.data())
 def test_a_volumes_patches_do_not_depend_on_the_others(data):
     known = {f"v{i}": data.draw(truths()) for i in range(3)}
@@ -124,7 +125,7 @@ def test_a_volumes_patches_do_not_depend_on_the_others(data):
     np.testing.assert_array_equal(whole.columns["patches/kind"][mine], first.columns["patches/kind"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=trials(60), deadline=None)
 @given(truths(), st.data())
 def test_a_kinds_patches_do_not_depend_on_the_other_kinds(known, data):
     asked = {"negatives": 2, "hard_negatives": 2, "multi": 2, "centered": 1}

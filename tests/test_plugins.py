@@ -146,7 +146,7 @@ def test_without_the_plugin_the_store_can_be_read_and_says_what_is_missing(tmp_p
     site = install_documented(tmp_path / "site")
     path, _ = write_blob(tmp_path)
     picks = write_spots(tmp_path, ("motor", 85, 75, 65))
-    small = ("--patch-shape", 4, "--ds-factor", 2, "--jitter", 0)
+    small = ("--patch-shape", 4, "--ds-factor", 2, "--jitter", 0, "--workers", 1)
     assert run(tmp_path, site, "convert", path, "-a", picks, "-o", "out.zarr", *small).returncode == 0
     empty = tmp_path / "empty"
     assert run(tmp_path, empty, "validate", "out.zarr").returncode == 0
@@ -273,7 +273,7 @@ def test_help_and_our_own_formats_import_no_plugin(tmp_path):
     install_volume(site, code="raise SystemExit('imported')")
     np.save(tmp_path / "v.npy", np.zeros((4, 4, 4), np.uint8))
     text_file(tmp_path, "z,y,x\n1,2,3\n", "p.csv")
-    small = ("--patch-shape", 4, "--ds-factor", 2, "--voxel-spacing", 10, "-o", "o.zarr")
+    small = ("--patch-shape", 4, "--ds-factor", 2, "--voxel-spacing", 10, "--workers", 1, "-o", "o.zarr")
     for command in (["--help"], ["convert", "--help"], ["convert", "v.npy", "-a", "p.csv", *small]):
         ran = run(tmp_path, site, *command)
         assert (ran.returncode, ran.stderr) == (0, "")
@@ -462,7 +462,7 @@ def test_a_plugin_and_ours_in_one_store(tmp_path):
     with mrcfile.new(tmp_path / "other.mrc", data=np.ones(SHAPE, np.uint16)) as mrc:
         mrc.voxel_size = 10
     text_file(tmp_path, "volume,z,y,x\ntomo,6,7,8\nother.mrc,5,5,5\n", "picks.csv")
-    small = ("--patch-shape", 4, "--ds-factor", 2, "--jitter", 0, "--json")
+    small = ("--patch-shape", 4, "--ds-factor", 2, "--jitter", 0, "--workers", 1, "--json")
     ran = run(tmp_path, site, "convert", "*.[bm]*", "-a", "picks.csv", "-o", "out.zarr", *small)
     report = json.loads(ran.stdout)
     assert (report["volumes"], report["left_out"], report["warnings"]) == (2, [], [])

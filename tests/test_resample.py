@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
+from tests.trials import trials
 
 import keypatch
 from keypatch import geometry
@@ -73,7 +74,7 @@ def by_formula(array, spacing, target):
 spacings = st.floats(4, 30).map(lambda value: round(value, 3))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=trials(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     shape=st.tuples(*[st.integers(2, 14)] * 3),
     spacing=st.tuples(*[spacings] * 3),
@@ -275,7 +276,7 @@ def files(tmp_path_factory):
     return folder
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=trials(60), deadline=None)
 @given(st.data())
 def test_a_voxel_does_not_depend_on_its_box(files, data):
     name = data.draw(st.sampled_from(["mapped.npy", "region.zarr", "slices"]))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tests.trials import trials
 
 from keypatch.converters.scaling import STORABLE, Scaling, check_range, measure, needs_range, resolve_dtype
 from keypatch.errors import FormatError, UsageError
@@ -41,7 +42,7 @@ def volumes(draw: st.DrawFn, dtypes: tuple[str, ...] = SOURCES) -> np.ndarray:
 percents = st.one_of(st.integers(0, 100).map(float), st.floats(0, 100), st.sampled_from([0.1, 0.5, 1.0, 99.0, 99.9]))
 
 
-@settings(max_examples=150)
+@settings(max_examples=trials(150))
 @given(volumes(), st.tuples(percents, percents).map(sorted).map(tuple), st.data())
 def test_percentiles_are_numpys_in_any_blocks(values, percentiles, data) -> None:
     """numpy's ``inverted_cdf`` over the whole, however the volume is cut into blocks; and the share outside."""
@@ -60,7 +61,7 @@ def test_percentiles_are_numpys_in_any_blocks(values, percentiles, data) -> None
     assert scaling.clipped_share == outside / values.size
 
 
-@settings(max_examples=100)
+@settings(max_examples=trials(100))
 @given(
     volumes(("uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32")), st.sampled_from(QUANTISED)
 )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
 from tests.batches import FACTOR, N_CLASSES, SHAPE, as_tensors, random_batch
 from tests.stores import Design, make_store
+from tests.trials import trials
 
 import keypatch
 from keypatch.augment import CoarseDropout, CutMix, CutMixup, Geometric, Map, Mixup, mix
@@ -25,7 +26,7 @@ GRID = tuple(n // FACTOR for n in SHAPE)
 SCIPY_MODES = {"zero": "grid-constant", "constant": "grid-constant", "edge": "nearest", "reflect": "mirror"}
 
 
-@settings(max_examples=40)
+@settings(max_examples=trials(40))
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(0, 30), st.booleans())
 def test_targets_are_those_of_numpy(seed, n_samples, n_points, covariance) -> None:
     batch = random_batch(seed, n_samples, n_points, covariance=covariance)
@@ -43,7 +44,7 @@ def test_thousands_of_keypoints_come_in_steps(monkeypatch) -> None:
     assert np.abs(found.numpy() - batch["target"]).max() <= 2**-23
 
 
-@settings(max_examples=60)
+@settings(max_examples=trials(60))
 @given(
     st.sampled_from([Mixup(), CutMix(), CutMixup(), CoarseDropout(), CoarseDropout(fill=3.0, keypoints="keep")]),
     st.integers(0, 2**32 - 1),

@@ -21,6 +21,7 @@ import tifffile
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.trials import trials
 from tests.volume_cases import CASES, files_of, sample, write_em, write_mrc, write_nifti, write_npy
 
 from keypatch.errors import FormatError, KeypatchError, ReadError, UsageError
@@ -45,7 +46,7 @@ def volumes_and_boxes(draw, name):
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=trials(8), deadline=None)
 @given(data=st.data())
 def test_any_box_equals_slicing_the_array_that_was_written(name, data):
     array, boxes = data.draw(volumes_and_boxes(name))
@@ -433,7 +434,7 @@ SIGNS = st.tuples(*[st.sampled_from((1, -1))] * 3)
     dtype=st.sampled_from(("u1", "<i2", ">f4", "<f8", "?")),
     data=st.data(),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=trials(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize(("gap", "block"), [(0, 1), (40, 64), (2**30, 2**30), (reader.GAP_BYTES, reader.BLOCK_BYTES)])
 def test_boxes_and_blocks_of_any_view_of_a_file(tmp_path, monkeypatch, gap, block, shape, order, signs, dtype, data):
     """Whatever the order of the axes in the file, their direction, the byte order and the sizes of the spans."""

@@ -14,6 +14,7 @@ import SimpleITK
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.trials import trials
 
 from keypatch import geometry
 from keypatch.formats.volumes import open_volume
@@ -112,7 +113,7 @@ placements = st.fixed_dictionaries(
     }
 )
 hypothesis_in_a_folder = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=trials(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 ARRAY = np.zeros((4, 5, 6), np.int16)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.trials import trials
 
 from keypatch.formats.store import blockfile
 from keypatch.formats.store.blockfile import BlockFile
@@ -41,7 +42,7 @@ def either_way(request, monkeypatch, small_blocks):
 
 
 @given(lengths=st.lists(st.integers(0, 2 * BLOCK + 5), max_size=6))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=trials(50), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.usefixtures("either_way")
 def test_what_is_written_is_there(tmp_path, lengths):
     rng = np.random.default_rng(len(lengths))

@@ -17,6 +17,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.trials import trials
 
 from keypatch.errors import CorruptionError, StoreError
 from keypatch.formats.store import Store
@@ -60,7 +61,7 @@ def test_every_flipped_bit_is_noticed(make_store, tmp_path, codec, dtype) -> Non
     read_unit(tmp_path, made, 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=trials(60), deadline=None)
 @given(data=st.data())
 def test_flipped_bits_of_larger_shards(made, tmp_path_factory, data) -> None:
     folder = tmp_path_factory.getbasetemp() / "flipped"
@@ -74,7 +75,7 @@ def test_flipped_bits_of_larger_shards(made, tmp_path_factory, data) -> None:
         read_unit(folder, made)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=trials(40), deadline=None)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_a_cut_shard_is_noticed(made, tmp_path_factory, share) -> None:
     folder = tmp_path_factory.getbasetemp() / "cut"

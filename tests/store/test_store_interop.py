@@ -14,6 +14,7 @@ import zarr
 import zarrs  # noqa: F401 - registers its codec pipeline
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.trials import trials
 
 from keypatch.formats.store import Store
 from keypatch.formats.store.arrays import ShardedArray
@@ -93,7 +94,7 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=trials(40), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(recipe=layouts(), data=st.data())
 def test_what_we_write_is_read_equal_by_every_library(make_store, tmp_path_factory, recipe, data) -> None:
     folder = tmp_path_factory.mktemp("layout")
