@@ -38,6 +38,11 @@ def plural(n: int, singular: str, several: str = "") -> str:
     return f"{n} {singular if n == 1 else several or singular + 's'}"
 
 
+def span(first: int, last: int) -> str:
+    """``patch 3``, ``patches 3 … 5``."""
+    return f"patch {first}" if first == last else f"patches {first} … {last}"
+
+
 def duration(seconds: float) -> str:
     """``83 µs``, ``1.4 ms``."""
     value = seconds * 1e6

@@ -17,6 +17,7 @@ from keypatch.audit.attributes import (
 )
 from keypatch.audit.contents import read_tables
 from keypatch.audit.digests import FileDigests, check_files
+from keypatch.audit.figures import span
 from keypatch.audit.findings import Findings
 from keypatch.audit.metadata import (
     ShardedSpec,
@@ -234,4 +235,4 @@ def _patches_of(target: Target, name: str, unit: int) -> str:
     if name not in target.arrays:
         return ""
     patches = target.arrays[name].unit_patches(unit)
-    return f" (patches {patches[0]} … {patches[-1]})"
+    return f" ({span(patches[0], patches[-1])})"

@@ -166,12 +166,13 @@ def annotation_text(annotation: AnnotationDescription) -> str:
     inside = [sighting for sighting in annotation.sightings if sighting.inside]
     beyond = [sighting for sighting in annotation.sightings if not sighting.inside]
     fold = f", fold {annotation.fold}" if annotation.fold >= 0 else ""
+    held = printing.plural(len(inside), "patch", "patches") if inside else "no patch"
     score = "" if annotation.score is None else f", score {annotation.score:g}"
     pairs = [
         ("annotation", f"{annotation.row}, {annotation.class_name}{score}"),
         ("from", f"{annotation.source} row {annotation.source_row}"),
         ("volume", f"{annotation.volume}{fold}, at {_point(annotation.coords)}"),
-        ("ended up", f"in {printing.plural(len(inside), 'patch', 'patches')}, and reaches into {len(beyond)} more"),
+        ("ended up", f"in {held}, and reaches into {len(beyond) or 'none'}{' more' if inside and beyond else ''}"),
     ]
     lines = [
         f"  patch {sighting.patch}, {sighting.kind}{'' if sighting.inside else ' (beyond)'}: "

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from keypatch.audit.figures import span
 from keypatch.cli import printing
 from keypatch.cli.progress import Bar
 from keypatch.errors import EXIT_FINDINGS
+from keypatch.formats.store.schema import IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,8 +72,11 @@ def _as_text(report: RepairReport) -> str:
     if report.rebuild:
         lines.append(f"  To build it again, put the real folders in: {report.rebuild}")
     looked_at = f"{printing.plural(report.shards_checked, 'shard')} of {' and '.join(report.arrays) or 'nothing'}"
-    lines.append(f"  checked   {looked_at}, {printing.size(report.bytes_hashed)}")
-    if report.passed and report.digest == report.original_digest:
+    whole = IMAGE in report.arrays
+    lines.append(
+        f"  checked   {looked_at}, {printing.size(report.bytes_hashed)}{'' if whole else '; images not looked at'}"
+    )
+    if whole and report.passed and report.digest == report.original_digest:
         lines.append(f"  digest    {report.digest}, as it was built")
     return "\n".join(lines)
 
@@ -90,11 +95,8 @@ def _verdict(report: RepairReport) -> str:
 
 
 def _shard(shard: ShardRepair) -> str:
-    patches = str(shard.first_patch)
-    if shard.last_patch > shard.first_patch:
-        patches += f" … {shard.last_patch}"
     why = f"; {shard.reason}" if shard.reason else ""
-    return f"{shard.file} (patches {patches}): {shard.fault}{why}"
+    return f"{shard.file} ({span(shard.first_patch, shard.last_patch)}): {shard.fault}{why}"
 
 
 def _listed(label: str, entries: Sequence[str], hint: str = "") -> list[str]:

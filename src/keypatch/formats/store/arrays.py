@@ -91,7 +91,7 @@ class _Shard:
             self._descriptor = open_file(path)
         except FileNotFoundError as error:
             raise CorruptionError.at(
-                path, expected="a shard", found="no such file", hint="restore it from a copy"
+                path, expected="a shard", found="no such file", hint="run keypatch validate"
             ) from error
         except OSError as error:
             raise StoreError.at(path, expected="a readable shard", found=error.strerror or str(error)) from error

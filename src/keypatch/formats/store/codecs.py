@@ -201,7 +201,7 @@ class ChunkCodec:
                 where,
                 expected=f"crc32c {stored:08x}",
                 found=f"{found:08x}",
-                hint="the chunk is damaged: build the store again or restore it from a copy",
+                hint="the chunk is damaged: run keypatch validate",
             )
         return body
 

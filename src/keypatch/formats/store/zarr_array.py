@@ -109,7 +109,7 @@ class ZarrArray:
                 continue
             if not sync((self._array.store_path / key).exists()):
                 raise CorruptionError.at(
-                    f"{self._where}/{key}", expected="a shard", found="none", hint="restore it from a copy"
+                    f"{self._where}/{key}", expected="a shard", found="none", hint="run keypatch validate"
                 )
             if is_device(f"{self._where}/{key}"):
                 raise CorruptionError.at(f"{self._where}/{key}", expected="a shard", found="a pipe, socket or device")
