@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from keypatch.audit.report import report, sparkline
+from keypatch.audit.report import grouped, report, sparkline
 from keypatch.audit.stats import stats
 
 from .sources import keypatch
@@ -110,3 +110,20 @@ def test_a_histogram_in_one_line() -> None:
     assert sparkline([1, 1, 4, 4, 2, 2], 3) == "▃█▅"
     assert sparkline([0, 0], 2) == "▁▁"
     assert sparkline([], 5) == ""
+
+
+def test_many_numbers_of_keypoints_are_grouped_and_none_is_lost() -> None:
+    assert grouped({0: 5, 1: 2, 3: 1}) == {"0": 5, "1": 2, "3": 1}
+    counts = {n: n + 1 for n in range(0, 41, 2)}
+    lines = grouped(counts, most=5)
+    assert list(lines) == ["0", "1 to 10", "11 to 20", "21 to 30", "31 to 40"]
+    assert sum(lines.values()) == sum(counts.values())
+    assert lines["1 to 10"] == 3 + 5 + 7 + 9 + 11
+    assert list(grouped(dict.fromkeys(range(11), 1), most=10)) == [
+        "0",
+        "1 to 2",
+        "3 to 4",
+        "5 to 6",
+        "7 to 8",
+        "9 to 10",
+    ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from keypatch.audit.figures import duration, factor, number, plural, share, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from keypatch.audit.intensity import VolumeIntensity
     from keypatch.audit.savings import Estimate
@@ -179,9 +179,28 @@ def _classes(result: StoreStats) -> Table:
 
 def _per_patch(result: StoreStats) -> Table:
     rows = [
-        (str(n), str(patches), share(patches / result.patches)) for n, patches in result.keypoints_per_patch.items()
+        (label, str(patches), share(patches / result.patches))
+        for label, patches in grouped(result.keypoints_per_patch).items()
     ]
-    return Table("per_patch", "Keypoints inside a patch", ("keypoints", "patches", "share"), rows, listing=True)
+    return Table("per_patch", "Keypoints inside a patch", ("keypoints", "patches", "share"), rows)
+
+
+def grouped(counts: Mapping[int, int], most: int = 10) -> dict[str, int]:
+    """Counts by number, as so many lines at most: 0 for itself, and the others in runs of one length.
+
+    Args:
+        counts: Number to how many have it.
+        most: Lines.
+    """
+    if len(counts) <= most:
+        return {str(k): n for k, n in sorted(counts.items())}
+    length = -(-max(counts) // (most - 1))
+    lines: dict[str, int] = {}
+    for k, n in sorted(counts.items()):
+        first = 0 if k == 0 else (k - 1) // length * length + 1
+        label = str(first) if k == 0 or length == 1 else f"{first} to {first + length - 1}"
+        lines[label] = lines.get(label, 0) + n
+    return lines
 
 
 def _balance(result: StoreStats) -> Table:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from keypatch.audit.figures import duration, factor, plural, share, size
 from keypatch.audit.page.plots import Bar, Segment, bars, histogram, legend
-from keypatch.audit.report import STEPS, report
+from keypatch.audit.report import STEPS, grouped, report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,8 +60,9 @@ def _card(table: Table, result: StoreStats) -> str:
     draw = _PLOTS.get(table.key)
     plot = draw(result) if draw else ""
     body = _table(table)
+    label = escape(table.title, quote=True)
     if plot and (len(table.rows) > OPEN_ROWS or table.key in _PLOT_ALONE):
-        body = f"<details><summary>Figures</summary>{body}</details>"
+        body = f'<details><summary aria-label="Figures: {label}">Figures</summary>{body}</details>'
     notes = "".join(f"<p>{escape(note)}</p>" for note in table.notes)
     style = f"card {table.key}" + (" wide" if table.key in _WIDE else "")
     return f'<section class="{style}"><h3>{escape(table.title)}</h3>{plot}{body}{notes}</section>'
@@ -172,11 +173,11 @@ def _plot_classes(result: StoreStats) -> str:
 def _plot_per_patch(result: StoreStats) -> str:
     rows = [
         Bar(
-            plural(n, "keypoint"),
+            f"{label} keypoint{'' if label == '1' else 's'}",
             str(patches),
             [Segment(patches, "a", share(patches / result.patches))],
         )
-        for n, patches in list(result.keypoints_per_patch.items())[:BARS]
+        for label, patches in grouped(result.keypoints_per_patch).items()
     ]
     return bars(rows, "patches by the keypoints inside")
 
