@@ -92,6 +92,16 @@ def test_junit_counts_what_it_holds(made: Made, store: Spoiled) -> None:
     assert len(root.findall(".//skipped")) == 4  # Gaussians and sources, of the two that were read
 
 
+def test_a_subset_is_named_in_every_format(made: Made) -> None:
+    text, junit, found = (
+        keypatch("validate", made.path, "--subset", "2/3", "--format", form) for form in ("text", "junit", "json")
+    )
+    assert text.out.startswith(f"{made.path}, subset 2/3: sound")
+    assert "0 files" not in text.out
+    assert ET.fromstring(junit.out)[0].attrib["name"] == f"{made.path}, subset 2/3"
+    assert found.report[0]["subset"] == [2, 3]
+
+
 def test_a_finding_says_once_what_was_expected(store: Spoiled) -> None:
     flip(store.path / IMAGE, 40)
     (path,) = [line for line in keypatch("validate", store.path).out.splitlines() if line.startswith("  KP204")]

@@ -55,6 +55,7 @@ class ValidationReport:
         digest: Of the store, computed from its present files; None where the subset leaves it out, or a file could not
             be read. At depth "full" without findings, every byte of the store is the one that it stands for.
         counts: How many findings there are of each code, listed or not.
+        subset: (K, N) of the units that were looked at; (1, 1) is all of them.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class ValidationReport:
     checked: Checked = field(default_factory=Checked)
     digest: str | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    subset: tuple[int, int] = (1, 1)
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -171,6 +173,7 @@ def validate(
         audit.checked,
         audit.digest,
         audit.findings.counts(),
+        (k, n),
     )
 
 

@@ -1,4 +1,4 @@
-"""The findings of a store as lines, for those formats that show them code by code."""
+"""What the formats of a report on a store have in common: its name, and the findings of a code as lines."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from keypatch.audit.findings import CODES
 
 if TYPE_CHECKING:
     from keypatch.audit.validate import ValidationReport
+
+
+def name(report: ValidationReport) -> str:
+    """The store, and which part of it was looked at."""
+    k, n = report.subset
+    return str(report.path) if n == 1 else f"{report.path}, subset {k}/{n}"
 
 
 def of_code(report: ValidationReport, code: str) -> list[str]:

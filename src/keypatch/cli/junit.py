@@ -55,7 +55,7 @@ def suite_of_report(report: ValidationReport, *, strict: bool, source: bool) -> 
             if missing := _not_checked(signs, report, source=source):
                 ET.SubElement(case, "skipped", message=missing)
             cases.append(case)
-    return _suite(str(report.path), cases)
+    return _suite(findings_text.name(report), cases)
 
 
 def suite_of_error(path: str, error: KeypatchError) -> ET.Element:

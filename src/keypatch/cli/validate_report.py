@@ -73,14 +73,14 @@ def verdict(report: ValidationReport, *, strict: bool) -> str:
     """Sound or not, in one line."""
     word = "sound" if report.passed(strict=strict) else "NOT SOUND"
     errors, warnings = printing.plural(report.n_errors, "error"), printing.plural(report.n_warnings, "warning")
-    return f"{report.path}: {word} ({errors}, {warnings})"
+    return f"{findings_text.name(report)}: {word} ({errors}, {warnings})"
 
 
 def _as_text(report: ValidationReport, *, strict: bool, source: str | None) -> str:
     lines = [verdict(report, strict=strict), *_listed(report.findings)]
     if more := unlisted(report):
         lines.append(f"  {more}")
-    last = [("checked", f"{report.depth}: {', '.join(_looked_at(report))}")]
+    last = [("checked", f"{report.depth}: {', '.join(_looked_at(report)) or 'nothing'}")]
     if report.digest is not None and not report.n_errors:
         last.append(("digest", report.digest))
     lines.append(printing.rows(last, indent="  "))
@@ -111,7 +111,9 @@ def repair_command(report: ValidationReport, source: str | None) -> str:
 
 def _looked_at(report: ValidationReport) -> list[str]:
     checked = report.checked
-    looked_at = [printing.plural(checked.files, "file"), f"{checked.rows} rows of {checked.tables} tables"]
+    looked_at = []
+    if checked.files:  # else they are another subset's
+        looked_at += [printing.plural(checked.files, "file"), f"{checked.rows} rows of {checked.tables} tables"]
     if checked.units:
         looked_at += [
             f"{printing.size(checked.bytes_hashed)} hashed",

@@ -215,7 +215,7 @@
     const value = patch.window[0] + (grey / 255) * (patch.window[1] - patch.window[0]);
     const inVolume = voxel.map((v, axis) => v + patch.origin[axis]);
     byId("place").textContent =
-      `z y x: ${voxel.join(" ")} in the patch, ${inVolume.join(" ")} in the volume; value about ${value.toPrecision(3)}`;
+      `z y x: ${voxel.join(" ")} in the patch, ${inVolume.join(" ")} in the volume; value about ${Number(value.toPrecision(3))}`;
   }
 
   // ----- choosing -----

@@ -31,12 +31,13 @@ BARS: Final = 24
 def tiles(result: StoreStats) -> str:
     """The few figures that come first."""
     inside = sum(counts.inside for counts in result.classes.values())
+    n_volumes = sum(n > 0 for n in result.patches_by_volume.values())
     full = min(
         (entry for entry in result.full_gaussian if entry.dtype == "float32"),
         key=lambda entry: entry.ratio_on_disk.value,
     )
     figures = [
-        ("patches", str(result.patches), f"of {sum(n > 0 for n in result.patches_by_volume.values())} volumes"),
+        ("patches", str(result.patches), f"of {plural(n_volumes, 'volume')}"),
         ("keypoints", str(inside), f"inside their patch, of {result.annotations} annotations"),
         ("in no patch", str(len(result.uncovered)), "annotations"),
         ("on disk", size(result.on_disk), f"{size(result.raw)} raw"),
