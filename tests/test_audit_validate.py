@@ -122,7 +122,7 @@ def test_wrong_voxels_in_valid_shards_are_found_by_the_source_only(made: Made, s
     assert _codes(store, "deep") == {}
     assert _codes(store, "quick", made.source) == {"KP506": "image: patch 4"}
     found = validate(store, "quick", made.source).findings[0].found
-    assert f"1 other voxels, the first at {inside}" in found
+    assert f"1 other voxel, the first at {inside}" in found
 
 
 def test_padding_that_is_not_the_recipes_is_found(made: Made, store: Spoiled) -> None:
@@ -303,6 +303,27 @@ def test_findings_do_not_depend_on_who_reads_the_shards(made: Made, store: Spoil
     with ThreadPoolExecutor(3) as threads:
         for given in ({"workers": 2}, {"workers": 1, "executor": threads}, {"workers": 3, "executor": threads}):
             assert validate(store, "deep", made.source, **given).to_json() == alone.to_json()
+
+
+class Counted:
+    """A progress that counts."""
+
+    def __init__(self) -> None:
+        self.total = self.steps = 0
+
+    def start(self, what: str, total: int, done: int = 0) -> None:
+        assert (what, done) == ("check", 0)
+        self.total = total
+
+    def step(self, n: int = 1) -> None:
+        self.steps += n
+
+
+@pytest.mark.parametrize(("depth", "units"), [("full", 4), ("quick", 0)])
+def test_progress_is_told_of_every_unit(made: Made, depth: str, units: int) -> None:
+    progress = Counted()
+    validate(made.path, depth, progress=progress)
+    assert (progress.total, progress.steps) == (units, units)
 
 
 @pytest.mark.parametrize("subset", [(0, 2), (3, 2), (1, 0)])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keypatch.audit.attributes import is_below
+from keypatch.audit.figures import plural
 from keypatch.audit.shardfile import Memory
 from keypatch.audit.voxels import known_padding
 from keypatch.errors import KeypatchError, ReadError
@@ -113,7 +114,7 @@ class Recut:
         if differ.any():
             first = tuple(int(n) for n in np.unravel_index(differ.argmax(), differ.shape))
             n = int(np.count_nonzero(differ))
-            found = f"{n} other voxels, the first at {first}: {stored[first]} for {again[first]}"
+            found = f"{plural(n, 'other voxel')}, the first at {first}: {stored[first]} for {again[first]}"
             findings.add("KP506", where, expected=f"the source's voxels at {origin}", found=found, within="image")
         return True
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from os import PathLike
 
+    from keypatch.converters.build import Progress
+
 Depth: TypeAlias = Literal["quick", "full", "deep"]
 DEPTHS: Final[tuple[Depth, ...]] = get_args(Depth)
 
@@ -114,6 +116,7 @@ def validate(
     max_findings: int | None = None,
     expect_digest: str | None = None,
     executor: Executor | None = None,
+    progress: Progress | None = None,
 ) -> ValidationReport:
     """Look for damage in a store; nothing in it is written.
 
@@ -131,6 +134,7 @@ def validate(
         expect_digest: The digest that the store must have, or its first 8 digits or more.
         executor: Reads the shards instead of our own processes: any `concurrent.futures.Executor` whose workers see
             the store by the same path. ``workers`` says how many it has.
+        progress: Told how many units have been looked at.
 
     Returns:
         The report; findings do not raise.
@@ -152,7 +156,7 @@ def validate(
         if number is not None and number < least:
             raise UsageError.at(flag, expected=f"a number from {least}", found=str(number))
     expected = None if expect_digest is None else checked_digest(expect_digest)
-    audit = _Audit(known_depth, CAP if max_findings is None else max_findings)
+    audit = _Audit(known_depth, CAP if max_findings is None else max_findings, progress)
     # Damaged tables may hold any number: what they overflow to is reported, not warned about.
     with np.errstate(all="ignore"):
         audit.open(path, counted=k == 1)
@@ -182,8 +186,8 @@ class _Audit:
 
     target: Target
 
-    def __init__(self, depth: Depth, cap: int) -> None:
-        self.depth = depth
+    def __init__(self, depth: Depth, cap: int, progress: Progress | None) -> None:
+        self.depth, self.progress = depth, progress
         self.findings = Findings(cap)
         self.checked = Checked()
         self.digest: str | None = None
@@ -208,6 +212,8 @@ class _Audit:
         recut = None if source is None else find_sources(self.target, source, units, of_sources)
         full, deep = self.depth != "quick", self.depth == "deep"
         chosen = units if full or recut is not None else ()
+        if self.progress is not None:
+            self.progress.start("check", len(chosen))
         tasks = unit_tasks(self.target, chosen, self.findings.cap, recut, full=full, deep=deep)
         n_workers = max(1, min(workers or self._enough_workers(chosen), len(chosen)))
         # This process is one of those asked for, and begins while the others start; a given executor does all the work.
@@ -246,6 +252,8 @@ class _Audit:
 
     def _merge(self, future: Future[UnitResult]) -> None:
         future.result().merge_into(self.target, self.findings, self.checked)
+        if self.progress is not None:
+            self.progress.step()
 
     def _check_whole(self, expect_digest: str | None) -> None:
         """What is no unit's."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from keypatch.audit.figures import plural
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -84,7 +86,7 @@ def check_padding(
         return True
     n = sum(_count_others(stored, wanted) for stored, wanted in _slabs(values, start, stop, padding))
     if n:
-        findings.add("KP210", where, expected=f"padding {padding!r}", found=f"{n} other voxels", within="image")
+        findings.add("KP210", where, expected=f"padding {padding!r}", found=plural(n, "other voxel"), within="image")
     return True
 
 

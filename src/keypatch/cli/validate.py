@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from keypatch.cli import printing, validate_report, whole_file
+from keypatch.cli.progress import Bar
 from keypatch.errors import EXIT_FINDINGS, KeypatchError, UsageError
 
 if TYPE_CHECKING:
@@ -72,15 +73,17 @@ def command(
     results: list[ValidationReport | validate_report.Unreadable] = []
     for store in stores:
         try:
-            report = validate(
-                store,
-                depth=depth,
-                source=source,
-                subset=chosen,
-                workers=workers,
-                max_findings=max_findings,
-                expect_digest=expect_digest,
-            )
+            with Bar() as bar:
+                report = validate(
+                    store,
+                    depth=depth,
+                    source=source,
+                    subset=chosen,
+                    workers=workers,
+                    max_findings=max_findings,
+                    expect_digest=expect_digest,
+                    progress=bar,
+                )
         except UsageError:
             raise
         except KeypatchError as error:
