@@ -122,6 +122,11 @@ class WorkerPool(Executor):
         self._theirs.close()
 
 
+def cause(code: int) -> str:
+    """What a process died by, from its exit code."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
 def cores() -> int:
     """Cores that this process may use, which a scheduler may have made fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

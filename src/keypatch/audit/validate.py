@@ -23,7 +23,7 @@ from keypatch.audit.recut import close_volume, find_sources
 from keypatch.audit.units import Checked, UnitResult, UnitTask, check_unit, unit_tasks
 from keypatch.errors import GUARD_HINT, UsageError, WorkerError
 from keypatch.findings import Finding
-from keypatch.workers import SerialExecutor, WorkerPool, cores, leave_if_a_worker, pool
+from keypatch.workers import SerialExecutor, WorkerPool, cause, cores, leave_if_a_worker, pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -298,14 +298,10 @@ def _naming_the_dead(folder: Path, executor: Executor) -> Iterator[None]:
         if isinstance(executor, WorkerPool) and executor.ran_the_script():
             raise WorkerError.not_guarded("keypatch.validate") from None
         codes = sorted(executor.casualties().values()) if isinstance(executor, WorkerPool) else []
-        found = f"that one died by {_cause(codes[0])}" if codes else str(error)
+        found = f"that one died by {cause(codes[0])}" if codes else str(error)
         hint = "nothing is said of the store; give fewer --workers if memory is short"
         if 1 in codes:
             hint = f"nothing is said of the store; {GUARD_HINT}"
         raise WorkerError.at(folder, expected="worker processes that finish", found=found, hint=hint) from error
     finally:
         close_volume()
-
-
-def _cause(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -146,7 +146,7 @@ def main() -> None:
         click.echo(f"keypatch: {error}", err=True)
         sys.exit(error.exit_code)
     except MemoryError:
-        click.echo("keypatch: not enough memory; give fewer --workers or a smaller --patch-shape", err=True)
+        click.echo("keypatch: not enough memory; give fewer --workers, or to convert a smaller --patch-shape", err=True)
         sys.exit(EXIT_UNREADABLE)
     except PermissionError as error:
         if os.environ.get(DEBUG_VARIABLE):

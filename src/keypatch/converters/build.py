@@ -26,7 +26,7 @@ from keypatch.errors import GUARD_HINT, BuildIncompleteError, KeypatchError, Wor
 from keypatch.formats.store import Store, write_metadata
 from keypatch.formats.store.digest import canonical_json
 from keypatch.formats.store.disk import writing
-from keypatch.workers import SerialExecutor, WorkerPool, cores, executor_for, leave_if_a_worker
+from keypatch.workers import SerialExecutor, WorkerPool, cause, cores, executor_for, leave_if_a_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -220,6 +220,8 @@ class _Build:
         if 1 in casualties.values():
             hint += f"; {GUARD_HINT}"
         found = str(error).rstrip(".") or "that they ended"
+        if casualties:
+            found = f"that one died by {cause(min(casualties.values()))}"
         return [], WorkerError.at("worker", expected="processes that finish their units", found=found, hint=hint)
 
     def _death(self, work: Work, code: int) -> WorkerError:
@@ -232,7 +234,7 @@ class _Build:
         return WorkerError.at(
             volume.path,
             expected=f"a worker to {task} volume {volume.id}",
-            found=f"that it died by {f'signal {-code}' if code < 0 else f'exit code {code}'}{memory}",
+            found=f"that it died by {cause(code)}{memory}",
             hint="what was finished is kept: the same command goes on, with fewer --workers if memory is short",
         )
 

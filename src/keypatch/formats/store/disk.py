@@ -26,11 +26,14 @@ def writing(path: Path) -> Iterator[None]:
     except KeypatchError:
         raise
     except OSError as error:
+        # A file that is written beside its place has a hidden name, which nobody has asked for.
+        hidden = os.path.basename(str(error.filename or ".")).startswith(".")  # noqa: PTH119 - or a descriptor
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)
         raise WriteError.at(
-            error.filename or path,
+            path if hidden else error.filename,
             expected="to write there",
             found=error.strerror or str(error),
-            hint="free some space or choose another place",
+            hint="free some space or choose another place" if full else "choose another place",
         ) from error
 
 
