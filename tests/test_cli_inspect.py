@@ -248,7 +248,7 @@ def test_a_terminal_with_sixel_gets_a_picture_that_fits_it(made: Made) -> None:
         (("--kind", "negative", "--png", "x.png"), 2, "--png: expected patches to draw, found none of these"),
         (("--count", "0"), 2, "--count"),
         (("--slice", "odd"), 2, "--slice"),
-        (("--png", "nowhere/x.png"), 3, "nowhere/x.png: expected to write a picture there"),
+        (("--png", "nowhere/x.png"), 3, "nowhere/x.png: expected a folder to write in"),
     ],
 )
 def test_wrong_calls_are_one_line(
@@ -303,3 +303,17 @@ def test_a_store_without_folds_says_so(tmp_path: Path) -> None:
     ran = keypatch("inspect", made.path, "--fold", "0")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == "keypatch: --fold: expected a store with folds, found none in it; leave it out\n"
+
+
+@pytest.mark.parametrize("command", ["inspect", "peaks"])
+def test_nothing_is_written_into_a_store(made: Made, command: str) -> None:
+    before = sorted(made.path.rglob("*"))
+    inside = made.path / "out.png"
+    arguments = {
+        "inspect": (made.path, "--patch", 0, "--png", inside),
+        "peaks": (made.path / "gaussian", made.path, "-o", inside),
+    }
+    ran = keypatch(command, *arguments[command])
+    assert (ran.code, ran.out) == (2, "")
+    assert "expected a place outside the store" in ran.err
+    assert sorted(made.path.rglob("*")) == before

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keypatch.cli import inspect_text, printing, terminal_picture
+from keypatch.cli import inspect_text, printing, terminal_picture, whole_file
 from keypatch.errors import UsageError, WriteError
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def _check(store: Store, asked: Asked) -> None:
     if asked.augment is not None and (asked.annotation is not None or not drawn):
         found = "--annotation" if drawn else "none"
         raise UsageError.at("--augment", expected="--png or --picture, of patches", found=found)
+    if asked.png is not None:
+        whole_file.check_place(asked.png, [store.path], "--png")
     if asked.patch is not None and not -len(store) <= asked.patch < len(store):
         raise UsageError.at("--patch", expected=f"0 to {len(store) - 1}", found=str(asked.patch))
 

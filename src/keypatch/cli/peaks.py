@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keypatch.cli import printing
+from keypatch.cli import printing, whole_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,6 +78,7 @@ def command(
     from keypatch.heatmaps import open_heatmaps
 
     opened = Store(store)
+    whole_file.check_outside(out, [store], "--out")
     search = _search(threshold, sigma_ds, fit_sigma, merge_angstrom, merge_voxels, agreement)
     detections = detect(opened, open_heatmaps(heatmaps), search)
     exported = export(detections, opened, out, form, Options(tuple(classes), pixel_size, user, session))

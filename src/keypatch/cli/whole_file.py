@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def check_place(path: Path, audited: Iterable[str], flag: str = "--output") -> None:
+def check_place(path: Path, audited: Iterable[str | Path], flag: str = "--output") -> None:
     """See that a file may be written there, before there is anything to write.
 
     Args:
@@ -29,15 +29,24 @@ def check_place(path: Path, audited: Iterable[str], flag: str = "--output") -> N
     target = resolved(path)
     if os.path.exists(target) and not os.path.isfile(target):  # noqa: PTH110, PTH113 - those of Path may raise
         raise UsageError.at(f"{flag} {path}", expected="the name of a file", found="something else of that name")
-    for store in audited:
-        if target.is_relative_to(resolved(Path(store))):
-            raise UsageError.at(
-                f"{flag} {path}", expected="a place outside the store", found=f"one in {store}", hint="choose another"
-            )
+    check_outside(path, audited, flag)
     if not os.path.isdir(target.parent):  # noqa: PTH112
         raise WriteError.at(path, expected="a folder to write in", found=f"no folder {path.parent}")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise WriteError.at(path, expected="to write there", found="Permission denied")
+
+
+def check_outside(path: Path, audited: Iterable[str | Path], flag: str) -> None:
+    """See that a file or folder to write does not lie in what is looked at.
+
+    Raises:
+        UsageError: If it does.
+    """
+    for store in audited:
+        if resolved(path).is_relative_to(resolved(Path(store))):
+            raise UsageError.at(
+                f"{flag} {path}", expected="a place outside the store", found=f"one in {store}", hint="choose another"
+            )
 
 
 def write(path: Path, text: str) -> None:
