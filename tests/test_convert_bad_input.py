@@ -261,7 +261,6 @@ def test_nothing_vanishes_from_a_dry_run(here):
         (["--patch-shape", "many"], "'many'"),
         (["--sigma-ds", "0"], "numbers above 0"),
         (["--sigma-ds", "1", "--sigma-angstrom", "200"], "drop one"),
-        (["--folds", "5"], "with a single volume"),
         (["--jitter", "4"], "less than half the patch"),
         (["--centered", "0"], "0 of every kind"),
         (["--grid", "9"], "at most the patch shape"),
@@ -288,8 +287,13 @@ def test_nothing_vanishes_from_a_dry_run(here):
     ],
 )
 def test_a_flag_that_cannot_be_carried_out(here, flags, says):
-    check = ("KP651",) if "--folds" in flags else ()
-    refused("good.npy", "-a", "picks.csv", *SMALL, *flags, code=2, says=(says,), check=check)
+    refused("good.npy", "-a", "picks.csv", *SMALL, *flags, code=2, says=(says,))
+
+
+def test_more_folds_than_volumes_are_a_finding_as_in_a_dry_run(here):
+    given = ("good.npy", "-a", "picks.csv", *SMALL, "--folds", "5")
+    refused(*given, code=1, says=("1 for 5 folds", "--folds 0"), check=("KP651",))
+    assert convert(*given, "--dry-run").code == 1
 
 
 @pytest.mark.parametrize(
@@ -338,6 +342,8 @@ def test_what_is_there_stays(here):
     refused(*given, "--overwrite", code=2, says=("something else",), out=".")
     refused(*given, "--overwrite", code=2, says=("something else",), out="good.npy")
     assert (here / "folder" / "thesis.tex").read_text() == "precious"
+    (here / "loop").symlink_to("loop")
+    refused(*given, "--overwrite", code=2, says=("a link that leads to itself",), out="loop")
 
 
 def test_a_store_is_replaced_only_when_told_and_only_by_a_whole_one(here):
