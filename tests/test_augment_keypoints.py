@@ -16,6 +16,7 @@ from keypatch import gaussian, geometry
 from keypatch.augment import Geometric, Keypoints, Map, Sample
 from keypatch.augment.reading import mapped
 from keypatch.augment.resample import resample
+from keypatch.errors import UsageError
 
 SHAPE = (64, 64, 64)
 SIGMA = np.full(3, 4.0)
@@ -181,6 +182,18 @@ def test_a_covariance_is_what_the_image_shows() -> None:
         keypoints = mapped(Keypoints.of([center], [0], [0]), drawn, sigma)
         target = sample_of(keypoints, drawn).target(1, ds_factor=1, sigma_ds=sigma)[0]
         assert np.abs(target - resample(image, drawn)).max() < 0.03
+
+
+def test_mirrors_without_end_are_refused() -> None:
+    """They would fill the memory; the smallest scale that can be drawn is no such case."""
+    shape = (16, 32, 24)
+    points = Keypoints.of([(8, 16, 12)], [0], [0])
+    smallest = Geometric(scale=(0.05, 0.05), rotate=180, free_rotation=True, padding="reflect")
+    assert len(mapped(points, smallest.draw(np.random.default_rng(0), shape), np.ones(3))) > 1000
+    for factor in (1e3, 1e30):
+        drawn = Map(np.diag([factor] * 3 + [1.0]), shape, shape, padding="reflect")
+        with pytest.raises(UsageError, match=r"at most 131072 mirror images of the patch, found one of .*; take"):
+            mapped(points, drawn, np.ones(3))
 
 
 def test_thousands_of_keypoints_and_none() -> None:

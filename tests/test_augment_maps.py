@@ -243,6 +243,7 @@ def _matrix(**cells: float) -> np.ndarray:
         (_matrix(m03=math.inf), "a finite"),
         (_matrix(m30=1.0), "affine matrix"),
         (np.eye(3), "affine matrix"),
+        ([[1, 2], [3]], "affine matrix"),
     ],
 )
 def test_a_map_that_cannot_be(matrix, message) -> None:
@@ -264,5 +265,12 @@ def test_a_map_with_a_word_that_is_unknown(settings, message) -> None:
 
 
 def test_a_map_of_no_voxels() -> None:
-    with pytest.raises(UsageError, match="shapes of 1 voxel or more"):
-        Map(np.eye(4), (0, 1, 1), SHAPE)
+    for shape in ((0, 1, 1), (1, 1), (1.5, 1, 1)):
+        with pytest.raises(UsageError, match="map, shape: expected three axes of 1 voxel or more"):
+            Map(np.eye(4), shape, SHAPE)
+
+
+def test_lists_and_arrays_stand_for_tuples() -> None:
+    given = Geometric(scale=[0.9, 1.1], shift=[1, 2, 3], crop=np.array([4, 5, 6]))
+    assert given == Geometric(scale=(0.9, 1.1), shift=(1, 2, 3), crop=(4, 5, 6))
+    assert Map(np.eye(4), list(SHAPE), np.array(SHAPE)).is_identity

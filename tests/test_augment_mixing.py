@@ -272,6 +272,7 @@ def test_a_recipe_comes_back() -> None:
         ({"mixup": {"p": "often"}}, "mixup: p: expected a number from 0 to 1"),
         ({"cutmixup": {"blend": -1}}, "cutmixup: blend: expected a number above 0"),
         ({"coarse_dropout": {"holes": [3, 1]}}, "holes: expected two whole numbers, rising"),
+        ({"coarse_dropout": {"holes": [float("nan"), 1]}}, "holes: expected two whole numbers, rising"),
         ({"coarse_dropout": {"holes": 3}}, "holes: expected two numbers, found 3"),
         ({"coarse_dropout": {"size": [0, 0.5]}}, "size: expected two shares"),
         ({"coarse_dropout": {"size": [0.5, float("nan")]}}, "size: expected two shares"),

@@ -214,7 +214,9 @@ def test_batches_that_cannot_be(store, folder) -> None:
         ({"sigma_ds": float("nan")}, "sigma_ds: expected one or three finite numbers above 0, found nan"),
         ({"sigma_angstrom": (1, 2, float("inf"))}, "sigma_angstrom: expected one or three finite numbers"),
         ({"sigma_ds": 1, "sigma_angstrom": 1}, "sigma_ds or sigma_angstrom, found both"),
-        ({"dtype": "uint8"}, "a float, or None for the store's, found uint8"),
+        ({"dtype": "uint8"}, "dtype: expected a float of numpy's, or None for the store's, found uint8"),
+        ({"dtype": "no such"}, "dtype: expected a float of numpy's, or None for the store's, found no such"),
+        ({"geometric": {"flip": "z"}}, "geometric: expected a Geometric, found .*from_mapping"),
         ({"seed": -1}, "seed: expected a whole number from 0"),
         ({"seed": 0.5}, "seed: expected a whole number from 0"),
         ({"kinds": "negative"}, "at least one patch, found none with kinds 'negative'"),
@@ -231,8 +233,11 @@ def test_bad_indices_and_epochs(store) -> None:
     for index in (len(patches), -len(patches) - 1):
         with pytest.raises(IndexError, match="of a data set of 10 patches"):
             patches[index]
-    with pytest.raises(UsageError, match="epoch: expected a whole number from 0, found -1"):
-        patches.set_epoch(-1)
+    with pytest.raises(TypeError, match="integer"):
+        patches[1.5]
+    for change in (patches.set_epoch, lambda epoch: patches.example(0, epoch=epoch)):
+        with pytest.raises(UsageError, match="epoch: expected a whole number from 0, found -1"):
+            change(-1)
     with pytest.raises(UsageError, match="turn: expected a whole number from 0"):
         patches[0, -1]
     assert len(list(patches)) == 10  # ends

@@ -170,6 +170,14 @@ def test_a_recycled_image_is_not_one_that_is_still_held() -> None:
     assert [float(part.max()) for part in held] == [0, 1, 2, 3]
 
 
+def test_bytes_may_lie_the_other_way_round() -> None:
+    image = np.random.default_rng(0).normal(size=(6, 7, 8)).astype(np.float32)
+    shift = np.eye(4)
+    shift[:3, 3] = 0.5
+    drawn = Map(shift, image.shape, image.shape)
+    assert np.array_equal(resample(image.astype(">f4"), drawn), resample(image, drawn))
+
+
 def test_it_can_write_into_an_array() -> None:
     drawn = Geometric(**EVERYTHING).draw(np.random.default_rng(0), (6, 7, 8))
     image, out = np.ones((6, 7, 8), np.float32), np.empty(drawn.shape, np.float32)

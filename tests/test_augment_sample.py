@@ -43,8 +43,12 @@ def test_a_target_of_another_factor_and_weight(store) -> None:
     sample = read_sample(store, 0)
     full = sample.target(2, ds_factor=1, sigma_ds=4.0)
     assert full.shape == (2, *store.patch_shape)
-    with pytest.raises(UsageError, match="not a multiple"):
-        sample.target(2, ds_factor=7, sigma_ds=1.0)
+    for factor in (7, 2.5, 0):
+        with pytest.raises(UsageError, match=r"target: patch shape .* is not a multiple"):
+            sample.target(2, ds_factor=factor, sigma_ds=1.0)
+    for settings, words in (({"sigma_rs": (1, 2)}, "sigma_rs: expected one number or three"), ({"reach": -1}, "reach")):
+        with pytest.raises(UsageError, match=words):
+            read_sample(store, 0, **settings)
 
 
 def test_keypoints_are_put_together_and_taken_apart() -> None:

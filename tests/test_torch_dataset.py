@@ -125,6 +125,13 @@ def test_samplers_that_cannot_be(path, settings, message) -> None:
         BalancedSampler(PatchDataset(path), **settings)
 
 
+def test_samples_of_numpy_are_no_tensors(path) -> None:
+    with pytest.raises(
+        UsageError, match=r"batch: expected samples of tensors, found arrays.*keypatch\.augment\.collate"
+    ):
+        collate([Patches(path)[0]])
+
+
 def test_unknown_settings_are_errors(path) -> None:
     with pytest.raises(TypeError, match="augmentations"):
         PatchDataset(path, augmentations=3)

@@ -85,6 +85,10 @@ class Geometric:
     keep_unseen: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("scale", "stretch", "shift", "crop"):
+            value = getattr(self, name)
+            if isinstance(value, (list, tuple, np.ndarray)):
+                object.__setattr__(self, name, tuple(v.item() if isinstance(v, np.generic) else v for v in value))
         _check(self)
 
     @classmethod
@@ -97,8 +101,7 @@ class Geometric:
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(settings) - set(known)):
             raise UsageError.at("augmentation", expected=f"the keys {', '.join(known)}", found=", ".join(unknown))
-        given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()}
-        return cls(**given)
+        return cls(**settings)
 
     def to_json(self) -> dict[str, Any]:
         """What `from_mapping` takes."""

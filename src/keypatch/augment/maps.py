@@ -64,7 +64,7 @@ class Map:
     keep_unseen: bool = False
 
     def __post_init__(self) -> None:
-        matrix = np.array(self.matrix, np.float64)
+        matrix = _numbers(self.matrix)
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or matrix[3].tolist() != [0, 0, 0, 1]:
             raise UsageError.at("map", expected="a finite (4, 4) affine matrix", found=str(matrix.tolist()))
         if not np.linalg.cond(matrix[:3, :3]) < LARGEST_CONDITION:
@@ -76,8 +76,10 @@ class Map:
         ):
             if value not in known:
                 raise UsageError.at(f"map, {name}", expected=f"one of {', '.join(map(str, known))}", found=repr(value))
-        if any(n < 1 for n in (*self.shape, *self.patch_shape)):
-            raise UsageError.at("map", expected="shapes of 1 voxel or more", found=f"{self.shape}, {self.patch_shape}")
+        for name, shape in (("shape", self.shape), ("patch_shape", self.patch_shape)):
+            if len(shape) != 3 or any(n < 1 or int(n) != n for n in shape):
+                raise UsageError.at(f"map, {name}", expected="three axes of 1 voxel or more", found=str(shape))
+            object.__setattr__(self, name, tuple(int(n) for n in shape))
         matrix.flags.writeable = False
         object.__setattr__(self, "matrix", matrix)
 
@@ -133,6 +135,13 @@ class Map:
             for z, y, x in itertools.product(*ends)
         ]
         return np.min(corners, axis=0), np.max(corners, axis=0)
+
+
+def _numbers(matrix: ArrayLike) -> NDArray[np.float64]:
+    try:
+        return np.array(matrix, np.float64)
+    except (TypeError, ValueError) as error:
+        raise UsageError.at("map", expected="a finite (4, 4) affine matrix", found=str(error)) from error
 
 
 def moved(matrix: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.float64]:

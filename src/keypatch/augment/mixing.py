@@ -230,7 +230,7 @@ class CoarseDropout:
     def __post_init__(self) -> None:
         _check_share(self, "p")
         least, most = _pair(self, "holes")
-        if not (least == int(least) and most == int(most) and 0 <= least <= most):
+        if not (0 <= least <= most < math.inf and least == int(least) and most == int(most)):
             raise _wrong(self, "holes", "two whole numbers, rising, from 0")
         smallest, largest = _pair(self, "size")
         if not 0 < smallest <= largest <= 1:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keypatch import geometry
 from keypatch.augment.batch import COVARIANCE, IMAGE, MAP, POINTS, TARGET, WEIGHT, render_target
+from keypatch.augment.geometric import Geometric
 from keypatch.augment.intensity import Intensity, as_intensity
 from keypatch.augment.reading import read_sample
 from keypatch.augment.sample import coarse_covariance
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
     from keypatch.augment.batch import Example
-    from keypatch.augment.geometric import Geometric
     from keypatch.augment.sample import Keypoints, Sample
     from keypatch.augment.selection import Classes, StoreLike
     from keypatch.formats.store import Store
@@ -73,15 +74,13 @@ class Patches:
         seed: int = 0,
     ) -> None:
         self.selection = select(stores, kinds=kinds, folds=folds, holding=holding, classes=classes)
-        self.geometric = geometric
+        self.geometric = _geometric(geometric)
         self.intensity = tuple(as_intensity(one) for one in ((intensity,) if callable(intensity) else intensity))
         self.ds_factor = _ds_factor(ds_factor, self.selection.stores)
         self.sigma_ds, self.sigma_angstrom = _sigma(sigma_ds, "sigma_ds"), _sigma(sigma_angstrom, "sigma_angstrom")
         if self.sigma_ds is not None and self.sigma_angstrom is not None:
             raise UsageError.at("sigma", expected="sigma_ds or sigma_angstrom", found="both")
-        self.dtype = None if dtype is None else np.dtype(dtype)
-        if self.dtype is not None and self.dtype.kind != "f":
-            raise UsageError.at("dtype", expected="a float, or None for the store's", found=str(self.dtype))
+        self.dtype = None if dtype is None else _float(dtype)
         self.with_target, self.resample = with_target, resample
         if self.intensity and not resample:
             hint = "change it after keypatch.torch.resample"
@@ -184,7 +183,8 @@ class Patches:
         return np.zeros(1, np.int64)
 
     def _draw(self, index: int, turn: int, epoch: int | None) -> tuple[int, int, int, int]:
-        return self.seed, self.epoch if epoch is None else epoch, self._checked_index(index), _whole("turn", turn)
+        wanted = self.epoch if epoch is None else _whole("epoch", epoch)
+        return self.seed, wanted, self._checked_index(index), _whole("turn", turn)
 
     def _read(self, i: int, rng: np.random.Generator) -> Sample:
         store = self.stores[self.selection.store[i]]
@@ -246,7 +246,7 @@ class Patches:
         return geometry.ds_sigma(angstrom, self.ds_factor, store.table("patches/voxel_spacing")[patch])
 
     def _checked_index(self, index: int) -> int:
-        i = int(index)
+        i = operator.index(index)
         if not -len(self) <= i < len(self):
             message = f"patch {i} of a data set of {len(self)} patches"
             raise IndexError(message)
@@ -284,6 +284,23 @@ def _sigma(asked: float | Sequence[float] | None, name: str) -> NDArray[np.float
     if given.shape not in ((), (3,)) or not np.all(np.isfinite(given) & (given > 0)):
         raise UsageError.at(name, expected="one or three finite numbers above 0", found=repr(asked))
     return np.broadcast_to(given, (3,)).copy()
+
+
+def _geometric(given: object) -> Geometric | None:
+    if given is None or isinstance(given, Geometric):
+        return given
+    hint = "a table becomes one by Geometric.from_mapping, a file by keypatch.augment.recipe.read_recipe"
+    raise UsageError.at("geometric", expected="a Geometric", found=repr(given), hint=hint)
+
+
+def _float(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        wanted = np.dtype(dtype)
+    except TypeError:
+        wanted = None
+    if wanted is None or wanted.kind != "f":
+        raise UsageError.at("dtype", expected="a float of numpy's, or None for the store's", found=str(dtype))
+    return wanted
 
 
 def _whole(name: str, value: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _SAME_OBJECT = 1.0
 """Voxels from which on a mirror image is an object of its own: a point that lies on the mirror has none."""
+
+LARGEST_MIRRORING: Final = 2**17
+"""Mirror images of a patch that a sample may show; the smallest scale that `Geometric` takes, turned, shows 50 000."""
 
 
 def read_sample(
@@ -50,8 +53,8 @@ def read_sample(
 
     Raises:
         IndexError: If there is no such patch.
-        UsageError: If the map is for patches of another shape, leaves the patch where padding is "none", or if the
-            image's dtype cannot be interpolated.
+        UsageError: If the map is for patches of another shape, leaves the patch where padding is "none", shows it in
+            more mirrors than `LARGEST_MIRRORING`, or if the image's dtype cannot be interpolated.
         CorruptionError: If bytes are missing or fail their checksum.
     """
     drawn = Map.identity(store.patch_shape) if map is None else map
@@ -59,9 +62,12 @@ def read_sample(
         raise UsageError.at(store.path, expected=f"a map for {drawn.patch_shape}", found=f"{store.patch_shape} voxels")
     found = store[patch]
     stored = found.ds_sigma * store.ds_factor
-    sigma = stored if sigma_rs is None else np.broadcast_to(np.asarray(sigma_rs, np.float64), (3,))
-    if not np.all(sigma > 0):
-        raise UsageError.at("sigma_rs", expected="a sigma above 0", found=str(sigma.tolist()))
+    given = stored if sigma_rs is None else np.asarray(sigma_rs, np.float64)
+    if given.shape not in ((), (3,)) or not np.all(given > 0):
+        raise UsageError.at("sigma_rs", expected="one number or three, above 0", found=str(given.tolist()))
+    if not reach > 0:
+        raise UsageError.at("reach", expected="a number above 0", found=str(reach))
+    sigma = np.broadcast_to(given, (3,))
     points = _stored(found) if np.all(reach * sigma <= REACH * stored) else _of_volume(store, found)
     start, shape = window_of(drawn)
     if drawn.is_identity or not resampled:
@@ -129,6 +135,7 @@ def _images(
         return rows, points, np.ones_like(points)
     # A Gaussian that the map makes smaller still begins in the sample's box: the margin is the sample's.
     lowest, highest = map.bounds(margin)
+    _check_mirroring(highest - lowest, map)
     lists = [_along(points[:, a], lowest[a], highest[a], map.patch_shape[a]) for a in range(3)]
     found: list[tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]] = [
         (rows, points, np.ones_like(points))
@@ -143,6 +150,17 @@ def _images(
         found.append((rows[near], places[near], np.tile(signs, (int(near.sum()), 1))))
     row, place, mirrors = (np.concatenate(part) for part in zip(*found, strict=True))
     return row, place, mirrors
+
+
+def _check_mirroring(extent: NDArray[np.float64], map: Map) -> None:
+    n_images = float(np.prod(extent / np.maximum(np.array(map.patch_shape) - 1, 1) + 1))
+    if not n_images <= LARGEST_MIRRORING:
+        raise UsageError.at(
+            "map, padding",
+            expected=f"a sample of at most {LARGEST_MIRRORING} mirror images of the patch",
+            found=f"one of {n_images:.2g}",
+            hint="take a larger scale, or another padding",
+        )
 
 
 def _along(

@@ -96,6 +96,7 @@ def resample_window(
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
     """As `resample`, from the window of the patch that `window_of` names, or a larger one, that begins at ``start``."""
+    window = window.astype(window.dtype.newbyteorder("="), copy=False)
     _check_fill(map, window.dtype)
     result = _memory.empty(map.shape, window.dtype) if out is None else out
     if result.shape != map.shape or result.dtype != window.dtype or not result.flags.c_contiguous:

@@ -140,12 +140,12 @@ class Sample:
         Raises:
             UsageError: If the factor does not divide the shape, a class is out of range or a sigma is not above 0.
         """
-        factor = np.broadcast_to(np.asarray(ds_factor, np.int64), (3,))
-        sigma = np.broadcast_to(np.asarray(sigma_ds, np.float64), (3,))
         points = self.keypoints
-        where = geometry.local_ds(points.local_rs, factor)
         try:
+            factor = np.broadcast_to(np.asarray(ds_factor), (3,))
+            sigma = np.broadcast_to(np.asarray(sigma_ds, np.float64), (3,))
             grid = geometry.grid_shape(self.image.shape, factor.tolist())
+            where = geometry.local_ds(points.local_rs, factor)
             if points.linear is None:
                 return gaussian.render(
                     where,
@@ -166,7 +166,8 @@ class Sample:
                 dtype=dtype,
             )
         except ValueError as error:
-            raise UsageError.at("target", expected="keypoints that can be drawn", found=str(error)) from error
+            message = f"target: {error}"
+            raise UsageError(message) from error
 
 
 def coarse_covariance(

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from keypatch.augment.batch import EXAMPLE_KEYS, check_same_shapes, join_maps, join_points
+from keypatch.augment.batch import EXAMPLE_KEYS, IMAGE, check_same_shapes, join_maps, join_points
 from keypatch.augment.mixing import mix
+from keypatch.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +29,12 @@ def collate(examples: Sequence[Example]) -> Batch:
     ``batch_index``, the number of the sample that each belongs to; `split_keypoints` gives them sample by sample.
 
     Raises:
-        UsageError: If there is none, or images or targets differ in shape.
+        UsageError: If there is none, images or targets differ in shape, or samples are of numpy arrays.
     """
     check_same_shapes(examples)
+    if not isinstance(examples[0][IMAGE], torch.Tensor):
+        hint = "take keypatch.torch.PatchDataset, or keypatch.augment.collate"
+        raise UsageError.at("batch", expected="samples of tensors", found="arrays of numpy", hint=hint)
     # torch's own puts the stacked tensors straight into shared memory where it runs in a worker.
     stacked: dict[str, Any] = {
         key: default_collate([example[key] for example in examples]) for key in EXAMPLE_KEYS if key in examples[0]
