@@ -5,7 +5,8 @@ format is written as `keypatch.formats.annotations` reads it, unit, order and ze
 last bit that a float64 keeps:
 
 - csv: voxel indices z, y, x, the centre of the first voxel at 0; columns volume, class, z, y, x, score, n_views;
-- byu: the same in ``Motor axis 0, 1, 2``, one row a tomogram, its best detection, -1 where there is none;
+- byu: the same in ``Motor axis 0, 1, 2``, one row a tomogram, its best detection, the first
+  of equals, -1 where there is none;
 - copick: Å = index * spacing, x, y, z, one JSON file a volume and class below a folder, as in a copick project;
 - relion5: ``rlnCenteredCoordinateX/Y/ZAngst`` = (index - size / 2) * spacing;
 - relion4: ``rlnCoordinateX/Y/Z`` = index * spacing / pixel, pixels of the tilt series, whose size the optics table has.
