@@ -33,8 +33,6 @@ _BLOCK = re.compile(r"^```(?P<language>[a-z ]+)\n(?P<code>.*?)^```$", re.DOTALL 
 _COLORS = 160
 """Of a picture in the repository: grey noise and one colour over it need no more, for half of the bytes."""
 
-_START = "import numpy as np\n"
-
 
 def run(page: str, folder: Path) -> tuple[str, list[str]]:
     """Run the blocks of a page in a folder.
@@ -46,7 +44,6 @@ def run(page: str, folder: Path) -> tuple[str, list[str]]:
         RuntimeError: If a command fails; blocks of Python raise what they raise.
     """
     scope: dict[str, object] = {}
-    exec(_START, scope)  # noqa: S102 - our own page
     (folder / "keypatch").symlink_to(DOCS.parent, target_is_directory=True)
     parts, end, printed, skipped = [], 0, "", []
     with contextlib.chdir(folder):

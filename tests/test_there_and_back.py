@@ -92,6 +92,7 @@ def test_there_and_back(tmp_path, seed):
     found = detect(store, heatmaps)
     assert_back(found, known)
     assert_allclose(found["score"], 1, atol=0.05)
+    pd.testing.assert_frame_equal(keypatch.detect(store, heatmaps), found)
     assert found["n_views"].max() > 1
 
 

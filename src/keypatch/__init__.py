@@ -30,14 +30,18 @@ from keypatch.errors import (
 from keypatch.formats.store import Patch, Store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from concurrent.futures import Executor
     from os import PathLike
+
+    import pandas as pd
 
     from keypatch.audit.repair import RepairReport
     from keypatch.audit.stats import StoreStats
     from keypatch.audit.validate import ValidationReport
+    from keypatch.augment import Sample
     from keypatch.converters.build import BuildOptions, Progress
+    from keypatch.detections import Heatmaps, Search
 
 __all__ = [
     "BuildIncompleteError",
@@ -55,6 +59,7 @@ __all__ = [
     "WriteError",
     "__version__",
     "convert",
+    "detect",
     "open",
     "repair",
     "stats",
@@ -114,6 +119,16 @@ def convert(
     recipe, options = Recipe.from_mapping(given), options or BuildOptions()
     check_target(Path(out), overwrite=options.overwrite)
     return build(build_plan(recipe, Path(out)), Path(out), options, progress)
+
+
+def detect(
+    store: Store, heatmaps: Heatmaps, search: Search | None = None, *, samples: Iterable[Sample] | None = None
+) -> pd.DataFrame:
+    """Find the keypoints that predicted heatmaps show, in voxels of their volumes; see `keypatch.detections.detect`."""
+    from keypatch.detections import Search  # noqa: PLC0415
+    from keypatch.detections import detect as run  # noqa: PLC0415
+
+    return run(store, heatmaps, search or Search(), samples=samples)
 
 
 def validate(
