@@ -63,6 +63,9 @@ class Geometric:
         order: 1 interpolates linearly, 0 takes the nearest voxel.
         sigma: What becomes of the keypoints' sigma, see `keypatch.augment.maps.SIGMAS`.
         keep_unseen: Whether keypoints stay that lie in the sample, but outside of the patch.
+
+    Raises:
+        UsageError: If a value is not what it must be, a scale of 0 or NaN say.
     """
 
     flip: str = ""

@@ -60,6 +60,9 @@ class Intensity:
             what draws from torch's, numpy's or Python's global generator needs none.
         takes_rng: Whether the callable is handed the sample's own generator as a second argument. numpy's newer
             generators draw float32 noise in half the time that MONAI's need.
+
+    Raises:
+        UsageError: If the transform is no callable, or another value is not what it must be.
     """
 
     transform: Callable[..., Any]

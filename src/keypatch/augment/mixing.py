@@ -138,6 +138,9 @@ class Mixup:
     Attributes:
         alpha: The share is drawn from Beta(alpha, alpha); small values stay near 0 and 1.
         p: Share of the batches that are mixed.
+
+    Raises:
+        UsageError: If a value is not what it must be.
     """
 
     name: ClassVar[str] = "mixup"
@@ -163,6 +166,9 @@ class CutMix:
         alpha: The box's share of the volume is 1 - λ, with λ from Beta(alpha, alpha), before it is cut off at the
             image's edges; its sides have the image's proportions, its centre lies anywhere.
         p: Share of the batches that are mixed.
+
+    Raises:
+        UsageError: If a value is not what it must be.
     """
 
     name: ClassVar[str] = "cutmix"
@@ -188,6 +194,9 @@ class CutMixup:
         alpha: For the box, as in `CutMix`.
         blend: For the share in the box, as ``alpha`` of `Mixup`.
         p: Share of the batches that are mixed.
+
+    Raises:
+        UsageError: If a value is not what it must be.
     """
 
     name: ClassVar[str] = "cutmixup"
@@ -218,6 +227,9 @@ class CoarseDropout:
         fill: What voxels become: a number, or "mean" for the mean of the image.
         keypoints: "drop" takes a keypoint in a box away, "keep" leaves it.
         p: Share of the samples that get boxes.
+
+    Raises:
+        UsageError: If a value is not what it must be.
     """
 
     name: ClassVar[str] = "coarse_dropout"

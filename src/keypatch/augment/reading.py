@@ -51,6 +51,10 @@ def read_sample(
         resampled: Whether the image goes through the map here. Else it is the whole patch as it lies there, for
             `keypatch.torch.resample`; the keypoints have gone through the map in any case.
 
+    Returns:
+        The sample: its image (D, H, W) of the map's shape and the store's dtype, its keypoints float64 z, y, x in the
+        image's index coordinates; none where none is within reach.
+
     Raises:
         IndexError: If there is no such patch.
         UsageError: If the map is for patches of another shape, leaves the patch where padding is "none", shows it in
