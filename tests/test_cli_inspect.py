@@ -269,6 +269,26 @@ def test_flags_of_a_store_belong_to_a_store(made: Made, flags: tuple[str, ...]) 
     assert f"expected a store, to which {flags[0]} belong, found something else" in ran.err
 
 
+@pytest.mark.parametrize("flags", [("--array", "x"), ("--unsigned",), ("--unit", "nm"), ("--header",)])
+def test_flags_of_a_source_belong_to_a_source(made: Made, flags: tuple[str, ...]) -> None:
+    ran = keypatch("inspect", made.path, *flags)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"expected a volume or annotations, to which {flags[0]} belong, found a store" in ran.err
+
+
+def test_annotations_are_read_by_the_flags_of_convert(tmp_path: Path) -> None:
+    path = tmp_path / "picks.txt"
+    path.write_text("a;1;2;3\na;4;5;6\n")
+    flags = ("--delimiter", ";", "--no-header", "--columns", "volume=0,z=1,y=2,x=3", "--unit", "nm")
+    shown = json.loads(keypatch("inspect", path, *flags, "--index-base", "1", "--zero", "corner", "--json").out)
+    assert (shown["convention"]["unit"], shown["convention"]["index_base"], shown["convention"]["zero"]) == (
+        "nm",
+        1,
+        "corner",
+    )
+    assert keypatch("inspect", path, *flags, "--unit", "miles").code == 2
+
+
 def test_a_damaged_patch_is_an_error_and_leaves_no_picture(made: Made, tmp_path: Path) -> None:
     store = copy_of(made, tmp_path)
     flip(store / "image/c/0/0/0/0", 40)

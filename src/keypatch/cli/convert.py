@@ -10,24 +10,14 @@ import click
 from keypatch.cli import check_text, printing, signals
 from keypatch.cli.progress import Bar
 from keypatch.cli.sections import Sectioned
+from keypatch.cli.source_flags import ANNOTATION_FLAGS, VOLUME_FLAGS, option, source_flags
 from keypatch.errors import EXIT_FINDINGS, KeypatchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from keypatch.converters.build import BuildOptions, OnError
     from keypatch.converters.catalog import Catalog
     from keypatch.converters.plan import Plan
     from keypatch.converters.recipe import Recipe
-
-
-def _option(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # noqa: ANN401
-    """A flag whose absence is told from every value, so that a recipe file's value stays."""
-    return click.option(*names, default=None, **attributes)
-
-
-def _switch(*names: str, **attributes: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:  # noqa: ANN401
-    return click.option(*names, is_flag=True, default=None, **attributes)
 
 
 SECTIONS = {
@@ -36,19 +26,8 @@ SECTIONS = {
         "voxel_spacing",
         "resample_to",
         "coordinate_spacing",
-        "volume_format",
-        "array",
-        "level_spacing",
-        "unsigned",
-        "format",
-        "unit",
-        "axis_order",
-        "zero",
-        "index_base",
-        "columns",
-        "delimiter",
-        "header",
-        "tomograms",
+        *VOLUME_FLAGS,
+        *ANNOTATION_FLAGS,
         "map_",
         "classes",
         "unannotated",
@@ -81,57 +60,43 @@ class _Sectioned(Sectioned):
 @click.command(cls=_Sectioned, epilog="What every array and attribute of a store means: schema.md.")
 @click.argument("volumes", nargs=-1, required=True)
 @click.option("-a", "--annotations", multiple=True, help="Path, glob or pattern with {volume} and {class}; repeatable.")
-@_option("-o", "--out", type=click.Path(path_type=Path), help="The store to make.")
-@_option("--patch-shape", metavar="D,H,W", help="Voxels of a patch, one number or z,y,x.  [128,128,128]")
-@_option("--ds-factor", metavar="F", help="Voxels a coarse voxel, one number or z,y,x.  [16]")
-@_option(
+@option("-o", "--out", type=click.Path(path_type=Path), help="The store to make.")
+@option("--patch-shape", metavar="D,H,W", help="Voxels of a patch, one number or z,y,x.  [128,128,128]")
+@option("--ds-factor", metavar="F", help="Voxels a coarse voxel, one number or z,y,x.  [16]")
+@option(
     "--sigma-angstrom", metavar="Å", help="Sigma of the Gaussian in Å, one number or z,y,x; each volume by its spacing."
 )
-@_option("--sigma-ds", metavar="S", help="Sigma in coarse voxels, one number or z,y,x.  [1.0]")
+@option("--sigma-ds", metavar="S", help="Sigma in coarse voxels, one number or z,y,x.  [1.0]")
 @click.option("--gaussian/--no-gaussian", default=None, help="Store the Gaussian targets.  [yes]")
-@_option("--gaussian-dtype", metavar="DTYPE", help="float32 or float16.  [float32]")
-@_option("--centered", metavar="N", help="Patches per annotation, with it near the centre.  [1]")
-@_option(
+@option("--gaussian-dtype", metavar="DTYPE", help="float32 or float16.  [float32]")
+@option("--centered", metavar="N", help="Patches per annotation, with it near the centre.  [1]")
+@option(
     "--jitter",
     metavar="J",
     help="Largest displacement of these in voxels, one number or z,y,x.  [a quarter of the patch]",
 )
-@_option("--multi", metavar="N", help="Patches per volume that hold two annotations or more.  [0]")
-@_option("--hard-negatives", metavar="N", help="Patches per volume beside an annotation, with none inside.  [0]")
-@_option("--negatives", metavar="N", help="Patches per volume anywhere, with none inside.  [0]")
-@_option("--grid", metavar="STRIDE", help="Cover each volume with patches at this stride in voxels, at most the patch.")
-@_option("--seed", metavar="N", help="Of all random draws.  [0]")
-@_option("--folds", metavar="K", help="Share the volumes out into K folds.  [0: none]")
-@_option("--classes", metavar="A,B", help="Classes in this order, no others.  [all, sorted]")
-@_option("--unannotated", metavar="WHAT", help="Volumes that no file names: skip or negative.  [skip]")
-@_option("--padding", metavar="HOW", help="Outside a volume: zero, mean, edge, reflect or inside.  [zero]")
-@_option("--dtype", metavar="DTYPE", help="Of the stored images.  [source]")
-@_option("--clip-percentiles", metavar="LOW,HIGH", help="These become the dtype's extremes.  [0.1,99.9 if needed]")
-@_option("--codec", metavar="CODEC", help="auto, none, zstd[:LEVEL], lz4[:LEVEL] or blosc[:LEVEL].  [auto]")
-@_option("--chunk-shape", metavar="D,H,W", help="Inner chunks, for who reads windows.  [a patch, 2 to 8 MiB]")
-@_option("--shard-size", metavar="SIZE", help="Raw bytes of a shard at most.  [192MiB]")
-@_option("--voxel-spacing", metavar="Å", help="Of every volume, one number or z,y,x: declares or overrides it.")
-@_option("--resample-to", metavar="Å", help="Bring every volume to this spacing, one number or z,y,x.  [as they are]")
-@_option(
+@option("--multi", metavar="N", help="Patches per volume that hold two annotations or more.  [0]")
+@option("--hard-negatives", metavar="N", help="Patches per volume beside an annotation, with none inside.  [0]")
+@option("--negatives", metavar="N", help="Patches per volume anywhere, with none inside.  [0]")
+@option("--grid", metavar="STRIDE", help="Cover each volume with patches at this stride in voxels, at most the patch.")
+@option("--seed", metavar="N", help="Of all random draws.  [0]")
+@option("--folds", metavar="K", help="Share the volumes out into K folds.  [0: none]")
+@option("--classes", metavar="A,B", help="Classes in this order, no others.  [all, sorted]")
+@option("--unannotated", metavar="WHAT", help="Volumes that no file names: skip or negative.  [skip]")
+@option("--padding", metavar="HOW", help="Outside a volume: zero, mean, edge, reflect or inside.  [zero]")
+@option("--dtype", metavar="DTYPE", help="Of the stored images.  [source]")
+@option("--clip-percentiles", metavar="LOW,HIGH", help="These become the dtype's extremes.  [0.1,99.9 if needed]")
+@option("--codec", metavar="CODEC", help="auto, none, zstd[:LEVEL], lz4[:LEVEL] or blosc[:LEVEL].  [auto]")
+@option("--chunk-shape", metavar="D,H,W", help="Inner chunks, for who reads windows.  [a patch, 2 to 8 MiB]")
+@option("--shard-size", metavar="SIZE", help="Raw bytes of a shard at most.  [192MiB]")
+@option("--voxel-spacing", metavar="Å", help="Of every volume, one number or z,y,x: declares or overrides it.")
+@option("--resample-to", metavar="Å", help="Bring every volume to this spacing, one number or z,y,x.  [as they are]")
+@option(
     "--coordinate-spacing",
     metavar="Å",
     help="Of the voxels that coordinates in voxels count, where not the volume's own: picked on a binned tomogram.",
 )
-@_option("--volume-format", metavar="NAME", help="Format of the volumes, if content shall not decide.")
-@_option("--array", metavar="PATH", help="Array inside a container of several.")
-@_option("--level-spacing", metavar="Å", help="Of a pyramid, the level nearest to this.")
-@_switch("--unsigned", help="Read MRC mode 0 and bytes of EM as uint8.")
-@_option("--format", metavar="NAME", help="Format of the annotations, if content shall not decide.")
-@_option("--unit", metavar="UNIT", help="Of the coordinates: voxel, angstrom, nm, um, mm or fraction.")
-@_option("--axis-order", metavar="ORDER", help="What the source's three values are, such as zyx.")
-@_option(
-    "--zero", metavar="WHERE", help="voxel-center, corner, corner-xy, volume-center, volume-center-minus-1 or world."
-)
-@_option("--index-base", metavar="0|1", help="What the source counts its first voxel as.")
-@click.option("--columns", multiple=True, metavar="ROLE=NAME,…", help="A table's columns: z=NAME,y=NAME,x=NAME.")
-@_option("--delimiter", metavar="SIGN", help="Of a table: one character, tab or space.  [found out]")
-@click.option("--header/--no-header", default=None, help="Whether a table has a line of names.  [found out]")
-@_option("--tomograms", metavar="FILE", help="A RELION tomograms.star, or a .vll or table of tomogram numbers.")
+@source_flags
 @click.option(
     "--map",
     "map_",

@@ -11,9 +11,12 @@ from click.core import ParameterSource
 
 from keypatch.cli import inspect_text, printing
 from keypatch.cli.sections import Sectioned
+from keypatch.cli.source_flags import ANNOTATION_FLAGS, VOLUME_FLAGS, source_flags
 from keypatch.errors import FormatError, ReadError, StoreError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from keypatch.audit.inspect import AnnotationsDescription, VolumeDescription
     from keypatch.audit.view import Slicing
     from keypatch.formats.store import Store
@@ -23,9 +26,8 @@ class _Sectioned(Sectioned):
     sections: ClassVar = {
         "Of a store": ("tree", "attributes", "patch", "annotation", "volume", "kind", "class_", "fold"),
         "Pictures of a store": ("png", "count", "seed", "slicing", "gaussian", "picture", "augment"),
-        "Of a volume or annotations": (
-            "array", "unsigned", "volume_format", "annotation_format", "columns", "axis_order",
-        ),
+        "Of a volume": VOLUME_FLAGS,
+        "Of annotations": ANNOTATION_FLAGS,
         "Output": ("as_json", "help"),
     }  # fmt: skip
 
@@ -69,16 +71,12 @@ _EPILOG = (
     metavar="RECIPE",
     help="Draw patches as they are and as four epochs of training would see them, by this TOML or JSON file.",
 )
-@click.option("--array", help="Array inside a container of several.")
-@click.option("--unsigned", is_flag=True, help="Read MRC mode 0 and bytes of EM as uint8.")
-@click.option("--volume-format", metavar="NAME", help="Read as a volume of this format.")
-@click.option("--format", "annotation_format", metavar="NAME", help="Read as annotations of this format.")
-@click.option("--columns", multiple=True, metavar="ROLE=NAME,…", help="A table's columns: z=NAME,y=NAME,x=NAME.")
-@click.option("--axis-order", metavar="ORDER", help="What a table's three values are, such as zyx.")
+@source_flags
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     path: str,
     *,
     tree: bool,
@@ -96,13 +94,8 @@ def command(
     gaussian: bool,
     picture: bool | None,
     augment: Path | None,
-    array: str | None,
-    unsigned: bool,
-    volume_format: str | None,
-    annotation_format: str | None,
-    columns: tuple[str, ...],
-    axis_order: str | None,
     as_json: bool,
+    **reading: object,
 ) -> None:
     """Show a store, a part of it, a volume or an annotation file: what was read, and what was assumed.
 
@@ -115,8 +108,11 @@ def command(
       keypatch inspect tomogram.mrc
       keypatch inspect particles.star
     """  # noqa: D301
-    store = None if volume_format or annotation_format else _store(path)
+    store = None if reading["volume_format"] or reading["format"] else _store(path)
     if store is not None:
+        if of_a_source := _given(ctx, "Of a volume", "Of annotations"):
+            belong = f"a volume or annotations, to which {', '.join(of_a_source)} belong"
+            raise UsageError.at(path, expected=belong, found="a store")
         from keypatch.audit.selection import Selection
         from keypatch.cli.inspect_store import Asked, show
 
@@ -139,24 +135,24 @@ def command(
             ),
         )
         return
-    of_a_store = _of_a_store(ctx)
+    of_a_store = _given(ctx, "Of a store", "Pictures of a store")
     if of_a_store and not os.path.exists(path):  # noqa: PTH110 - that of Path may raise
         raise StoreError.at(path, expected="a store", found="nothing at this path")
     if of_a_store:
         raise UsageError.at(path, expected=f"a store, to which {', '.join(of_a_store)} belong", found="something else")
-    description = _describe_source(path, array, unsigned, volume_format, annotation_format, columns, axis_order)
+    description = _describe_source(path, reading)
     if as_json:
         printing.as_json(description.to_json())
     else:
         click.echo(inspect_text.source_text(description))
 
 
-def _of_a_store(ctx: click.Context) -> list[str]:
-    """Flags that were given and that only a store has."""
-    names = (*_Sectioned.sections["Of a store"], *_Sectioned.sections["Pictures of a store"])
-    given = (param for param in ctx.command.params if param.name in names)
+def _given(ctx: click.Context, *sections: str) -> list[str]:
+    """Flags of these sections that were given."""
+    names = {name for section in sections for name in _Sectioned.sections[section]}
+    chosen = (param for param in ctx.command.params if param.name in names)
     return [
-        param.opts[0] for param in given if ctx.get_parameter_source(str(param.name)) == ParameterSource.COMMANDLINE
+        param.opts[0] for param in chosen if ctx.get_parameter_source(str(param.name)) == ParameterSource.COMMANDLINE
     ]
 
 
@@ -189,33 +185,26 @@ def _zipped_store(path: str) -> Store | None:
         return None
 
 
-def _describe_source(
-    path: str,
-    array: str | None,
-    unsigned: bool,
-    volume_format: str | None,
-    annotation_format: str | None,
-    columns: tuple[str, ...],
-    axis_order: str | None,
-) -> VolumeDescription | AnnotationsDescription:
+def _describe_source(path: str, reading: Mapping[str, object]) -> VolumeDescription | AnnotationsDescription:
     """A volume if its content says so, else annotations; where it is neither, what both readers say."""
     from keypatch.audit.inspect import describe_annotations, describe_volume
-    from keypatch.converters import settings
-    from keypatch.formats.annotations import AnnotationOptions
-    from keypatch.formats.volumes import VolumeOptions, detect_format
+    from keypatch.converters.recipe import Recipe
+    from keypatch.formats.volumes import detect_format
 
-    volume_options = VolumeOptions(format=volume_format, array=array, unsigned=unsigned)
-    if annotation_format is None and volume_format is None:
+    told = {name: value for name, value in reading.items() if value not in (None, ())}
+    recipe = Recipe.from_mapping({"volumes": [path], "annotations": [path], **told})
+    if recipe.format is not None:
+        return describe_annotations(path, recipe.annotation_options)
+    if recipe.volume_format is None:
         try:
-            detect_format(Path(path), volume_options)
+            detect_format(Path(path), recipe.volume_options)
         except FormatError as no_volume:
             if Path(path).is_dir():
                 raise
-            options = AnnotationOptions(columns=settings.roles("--columns", columns), axis_order=axis_order)
             try:
-                return describe_annotations(path, options)
+                return describe_annotations(path, recipe.annotation_options)
             except FormatError as error:
-                if columns or axis_order or "expected one of" not in str(error):
+                if told.keys() & set(ANNOTATION_FLAGS) or "expected one of" not in str(error):
                     raise
                 raise ReadError.at(
                     path,
@@ -223,9 +212,4 @@ def _describe_source(
                     found="none that keypatch knows",
                     hint=f"name it with --volume-format or --format ({no_volume})",
                 ) from error
-    if annotation_format is not None:
-        options = AnnotationOptions(
-            format=annotation_format, columns=settings.roles("--columns", columns), axis_order=axis_order
-        )
-        return describe_annotations(path, options)
-    return describe_volume(path, volume_options)
+    return describe_volume(path, recipe.volume_options)
