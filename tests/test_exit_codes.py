@@ -301,8 +301,8 @@ UNREADABLE = [
 ]
 
 UNWRITABLE = [
-    Row("cannot write", "inspect out.zarr --patch 0 --png none/patch.png", 3, "none/patch.png: expected a folder to write in",
-        given="no such folder"),
+    Row("cannot write", "inspect out.zarr --patch 0 --png none/patch.png", 3,
+        "none/patch.png: expected a folder to write in", given="no such folder"),
     Row("cannot write", "inspect out.zarr --patch 0 --png tomograms/patch.png", 3,
         "expected to write a picture there, found Permission denied", out=True,
         given="a folder of somebody else", nobody=True),
