@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import threading
 from typing import TYPE_CHECKING, NoReturn
@@ -35,5 +36,6 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
 
 
 def exit_code(end: KeyboardInterrupt) -> int:
-    """As shells say it."""
+    """As shells say it. From here on asyncio, by which zarr reads, keeps silent on reads that end with the process."""
+    logging.getLogger("asyncio").disabled = True
     return EXIT_TERMINATED if isinstance(end, Terminated) else EXIT_INTERRUPTED
