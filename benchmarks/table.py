@@ -10,6 +10,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import traceback
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -248,10 +249,15 @@ def measure(parts: Sequence[tuple[str, Callable[[Settings], list[Row]]]], about:
         settings = Settings(Path(folder), given.quick)
         card = machine_card(Path(folder))
         rows: list[Row] = []
+        failed = []
         for name, run in parts:
             if name in chosen:
                 settings.say(f"{name} …")
-                rows += run(settings)
+                try:
+                    rows += run(settings)
+                except Exception:  # half an hour of the other parts is not to be lost
+                    traceback.print_exc()
+                    failed.append(name)
     print(card)
     print(CONDITIONS)
     print(as_text(rows))
@@ -261,6 +267,8 @@ def measure(parts: Sequence[tuple[str, Callable[[Settings], list[Row]]]], about:
         write_below(given.page, MARK, as_markdown(rows, [card + ".", CONDITIONS, *settings.skipped]))
     text = json.dumps(_as_json(card, given, rows, settings), indent=1, ensure_ascii=False)
     given.json.write_text(text + "\n", encoding="utf-8")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def _as_json(card: str, given: argparse.Namespace, rows: Iterable[Row], settings: Settings) -> dict[str, Any]:
