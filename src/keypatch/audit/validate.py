@@ -41,9 +41,6 @@ SERIAL_BYTES: Final = 256 * 2**20
 _AHEAD: Final = 16
 """Units in flight a worker: enough that they have work while this process looks at the tables."""
 
-_AHEAD_OF_THIS: Final = 2
-"""The same once this process looks at units too: few, so that it leaves the last ones to nobody who waits."""
-
 
 @dataclass(frozen=True)
 class ValidationReport:
@@ -220,40 +217,15 @@ class _Audit:
         takes_part = executor is None
         n_helpers = n_workers - takes_part
         with _helpers(executor, n_helpers) as helpers, _naming_the_dead(self.target.folder, helpers):
-            pending = deque(helpers.submit(check_unit, task) for task in islice(tasks, _AHEAD * n_helpers))
+            given = _Given(tasks, helpers, _AHEAD * n_helpers)
+            given.fill()
             if whole:
                 self._check_whole(expect_digest)
             self.findings.merge(of_sources)
-            self._check_units(tasks, pending, helpers, n_helpers, takes_part=takes_part)
-
-    def _check_units(
-        self,
-        tasks: Iterator[UnitTask],
-        pending: deque[Future[UnitResult]],
-        helpers: Executor,
-        n_helpers: int,
-        *,
-        takes_part: bool,
-    ) -> None:
-        """Have all units looked at and their results merged in the order of the units."""
-        ahead = (_AHEAD_OF_THIS if takes_part else _AHEAD) * n_helpers
-        while True:
-            while pending and pending[0].done():
-                self._merge(pending.popleft())
-            waiting = sum(not future.done() for future in pending)
-            given = islice(tasks, max(0, ahead - waiting))
-            pending.extend(helpers.submit(check_unit, task) for task in given)
-            if takes_part and (task := next(tasks, None)) is not None:
-                pending.append(_done(check_unit(task)))
-            elif pending:
-                self._merge(pending.popleft())
-            else:
-                return
-
-    def _merge(self, future: Future[UnitResult]) -> None:
-        future.result().merge_into(self.target, self.findings, self.checked)
-        if self.progress is not None:
-            self.progress.step()
+            for result in given.results(takes_part=takes_part):
+                result.merge_into(self.target, self.findings, self.checked)
+                if self.progress is not None:
+                    self.progress.step()
 
     def _check_whole(self, expect_digest: str | None) -> None:
         """What is no unit's."""
@@ -275,6 +247,50 @@ class _Audit:
         sizes = [self.target.shard_sizes(name) for name in self.target.sharded]
         n_bytes = sum(size.get(unit, 0) for size in sizes for unit in units)
         return 1 if n_bytes <= SERIAL_BYTES else cores()
+
+
+class _Given:
+    """Units that were given to helpers, in their order.
+
+    Args:
+        tasks: Of all units.
+        helpers: They look at them.
+        most: Units in flight.
+    """
+
+    def __init__(self, tasks: Iterator[UnitTask], helpers: Executor, most: int) -> None:
+        self._tasks, self._helpers, self._most = tasks, helpers, most
+        self._given: deque[tuple[UnitTask, Future[UnitResult]]] = deque()
+
+    def fill(self) -> None:
+        """Give as many as may be in flight."""
+        n_waiting = sum(not future.done() for _, future in self._given)
+        for task in islice(self._tasks, max(0, self._most - n_waiting)):
+            self._given.append((task, self._helpers.submit(check_unit, task)))
+
+    def results(self, *, takes_part: bool) -> Iterator[UnitResult]:
+        """All results, in the order of the units; who asks for them may look at units meanwhile."""
+        while True:
+            while self._given and self._given[0][1].done():
+                yield self._given.popleft()[1].result()
+            self.fill()
+            if takes_part and self._take_one():
+                continue
+            if not self._given:
+                return
+            yield self._given.popleft()[1].result()
+
+    def _take_one(self) -> bool:
+        """Look at a unit that nobody was given, or at the last one that no helper has begun."""
+        if (task := next(self._tasks, None)) is not None:
+            self._given.append((task, _done(check_unit(task))))
+            return True
+        for k in reversed(range(len(self._given))):
+            task, future = self._given[k]
+            if future.cancel():
+                self._given[k] = task, _done(check_unit(task))
+                return True
+        return False
 
 
 def _helpers(given: Executor | None, n_processes: int) -> AbstractContextManager[Executor]:
