@@ -156,7 +156,7 @@ def run(settings: Settings) -> list[Row]:
         floors = [Case("uint8", "none", 16, repeats), Case("uint8", "auto", 16, repeats)]
         floors += [Case("float32", "none", 8, repeats), Case("float32", "auto", 8, repeats)]
     else:  # Gigabytes, so that two seconds of starting are a small part, as of a data set that somebody uses.
-        floors = [Case("uint8", "none", 512, repeats), Case("uint8", "auto", 256, repeats)]
+        floors = [Case("uint8", "none", 512, repeats), Case("uint8", "auto", 512, repeats)]
         floors += [Case("float32", "none", 128, repeats), Case("float32", "auto", 128, repeats)]
     rows: list[Row] = []
     for case in floors:
