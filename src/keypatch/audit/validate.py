@@ -41,6 +41,9 @@ SERIAL_BYTES: Final = 256 * 2**20
 _AHEAD: Final = 16
 """Units in flight a worker: enough that they have work while this process looks at the tables."""
 
+_AHEAD_OF_THIS: Final = 2
+"""The same once this process looks at units too: few, as at the end it waits for them and has none itself."""
+
 
 @dataclass(frozen=True)
 class ValidationReport:
@@ -217,12 +220,15 @@ class _Audit:
         takes_part = executor is None
         n_helpers = n_workers - takes_part
         with _helpers(executor, n_helpers) as helpers, _naming_the_dead(self.target.folder, helpers):
-            given = _Given(tasks, helpers, _AHEAD * n_helpers)
-            given.fill()
+            given = _Given(tasks, helpers)
+            # While this process looks at the tables; of its own share of a small store it must leave something.
+            share = len(chosen) // (2 * n_workers) if takes_part else _AHEAD
+            given.fill(n_helpers * max(1, min(_AHEAD, share)))
             if whole:
                 self._check_whole(expect_digest)
             self.findings.merge(of_sources)
-            for result in given.results(takes_part=takes_part):
+            ahead = n_helpers * (_AHEAD_OF_THIS if takes_part else _AHEAD)
+            for result in given.results(ahead, takes_part=takes_part):
                 result.merge_into(self.target, self.findings, self.checked)
                 if self.progress is not None:
                     self.progress.step()
@@ -252,45 +258,36 @@ class _Audit:
 class _Given:
     """Units that were given to helpers, in their order.
 
+    None is taken back at the end, when helpers have some left and this process none: a pool that breaks (a worker that
+    dies) cannot bear a cancelled future in Python 3.11.
+
     Args:
         tasks: Of all units.
         helpers: They look at them.
-        most: Units in flight.
     """
 
-    def __init__(self, tasks: Iterator[UnitTask], helpers: Executor, most: int) -> None:
-        self._tasks, self._helpers, self._most = tasks, helpers, most
-        self._given: deque[tuple[UnitTask, Future[UnitResult]]] = deque()
+    def __init__(self, tasks: Iterator[UnitTask], helpers: Executor) -> None:
+        self._tasks, self._helpers = tasks, helpers
+        self._given: deque[Future[UnitResult]] = deque()
 
-    def fill(self) -> None:
-        """Give as many as may be in flight."""
-        n_waiting = sum(not future.done() for _, future in self._given)
-        for task in islice(self._tasks, max(0, self._most - n_waiting)):
-            self._given.append((task, self._helpers.submit(check_unit, task)))
+    def fill(self, most: int) -> None:
+        """Give units until so many are in flight."""
+        n_waiting = sum(not future.done() for future in self._given)
+        for task in islice(self._tasks, max(0, most - n_waiting)):
+            self._given.append(self._helpers.submit(check_unit, task))
 
-    def results(self, *, takes_part: bool) -> Iterator[UnitResult]:
+    def results(self, most: int, *, takes_part: bool) -> Iterator[UnitResult]:
         """All results, in the order of the units; who asks for them may look at units meanwhile."""
         while True:
-            while self._given and self._given[0][1].done():
-                yield self._given.popleft()[1].result()
-            self.fill()
-            if takes_part and self._take_one():
-                continue
-            if not self._given:
+            while self._given and self._given[0].done():
+                yield self._given.popleft().result()
+            self.fill(most)
+            if takes_part and (task := next(self._tasks, None)) is not None:
+                self._given.append(_done(check_unit(task)))
+            elif self._given:
+                yield self._given.popleft().result()
+            else:
                 return
-            yield self._given.popleft()[1].result()
-
-    def _take_one(self) -> bool:
-        """Look at a unit that nobody was given, or at the last one that no helper has begun."""
-        if (task := next(self._tasks, None)) is not None:
-            self._given.append((task, _done(check_unit(task))))
-            return True
-        for k in reversed(range(len(self._given))):
-            task, future = self._given[k]
-            if future.cancel():
-                self._given[k] = task, _done(check_unit(task))
-                return True
-        return False
 
 
 def _helpers(given: Executor | None, n_processes: int) -> AbstractContextManager[Executor]:
