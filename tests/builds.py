@@ -19,9 +19,10 @@ import zarr
 from tests.sources import truth, write_csv, write_npy
 
 from keypatch.converters.build import BuildOptions, convert
-from keypatch.converters.journal import Journal, Work, build_folder
+from keypatch.converters.journal import Journal, Work
 from keypatch.converters.plan import Plan, build_plan
 from keypatch.converters.recipe import Recipe
+from keypatch.formats.store.building import build_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

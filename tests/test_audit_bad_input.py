@@ -25,9 +25,10 @@ from tests.permissions import as_nobody, open_folder
 from tests.sources import every_file, keypatch, truth, write_ome
 
 import keypatch as package
-from keypatch.converters.journal import Journal, build_folder
+from keypatch.converters.journal import Journal
 from keypatch.errors import EXIT_UNREADABLE, KeypatchError, StoreError
 from keypatch.formats.store import disk
+from keypatch.formats.store.building import build_folder
 
 from .stores import Made, Spoiled, attribute, copy_of, edit_json, make_store, nested
 

@@ -22,9 +22,10 @@ from tests.sources import converted, every_file, keypatch, truth, write_csv, wri
 import keypatch as package
 from keypatch.audit.repair import repair
 from keypatch.audit.validate import validate
-from keypatch.converters.journal import Journal, build_folder
+from keypatch.converters.journal import Journal
 from keypatch.errors import ReadError, StoreError, UsageError, WriteError
 from keypatch.formats.store import codecs
+from keypatch.formats.store.building import build_folder
 from keypatch.formats.store.shard import ShardWriter
 
 from .stores import (

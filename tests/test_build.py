@@ -16,9 +16,9 @@ from tests.sources import assert_store_is_true, every_file, truth, write_csv, wr
 
 from keypatch.converters import units
 from keypatch.converters.build import BuildOptions, convert
-from keypatch.converters.journal import build_folder
 from keypatch.errors import ReadError
 from keypatch.formats.store import Store
+from keypatch.formats.store.building import build_folder
 from keypatch.formats.volumes import raw_data, slices
 
 RANGE = {"dtype": "uint8", "clip_percentiles": (0.5, 99.5)}

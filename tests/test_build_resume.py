@@ -14,9 +14,10 @@ from tests.builds import digest_of, left_beside, make_sources, plan_of, units_ke
 from tests.sources import converted, every_file, truth, write_slices
 
 from keypatch.converters import build, units
-from keypatch.converters.journal import Journal, build_folder
+from keypatch.converters.journal import Journal
 from keypatch.errors import BuildIncompleteError, ReadError, UsageError, WriteError
 from keypatch.formats.store import Store
+from keypatch.formats.store.building import build_folder
 
 RANGE = {"dtype": "uint8", "clip_percentiles": (1, 99)}
 

@@ -15,14 +15,16 @@ from tests.sources import convert as convert_command
 from tests.sources import every_file
 
 from keypatch.converters import build, target
-from keypatch.converters.journal import Journal, build_folder
+from keypatch.converters.journal import Journal
 from keypatch.errors import ReadError, StoreError, UsageError, WriteError
 from keypatch.formats.store import Store
+from keypatch.formats.store.building import build_folder
 
 HOLD = """
 import sys
 from pathlib import Path
-from keypatch.converters.journal import Journal, build_folder
+from keypatch.converters.journal import Journal
+from keypatch.formats.store.building import build_folder
 out = Path(sys.argv[1])
 with Journal(build_folder(out)).held(out):
     print("held", flush=True)

@@ -313,7 +313,8 @@ def _held(found: _Examination) -> Iterator[Path]:
         UsageError: If another repair or a build holds the store, or it is another by now.
         WriteError: If it cannot be written.
     """
-    from keypatch.converters.journal import Journal, build_folder  # noqa: PLC0415
+    from keypatch.converters.journal import Journal  # noqa: PLC0415
+    from keypatch.formats.store.building import build_folder  # noqa: PLC0415
 
     store = found.target.folder
     for place in (store.resolve().parent, store, *(store / name for name in found.arrays)):
@@ -342,7 +343,7 @@ def _held(found: _Examination) -> Iterator[Path]:
 
 def _tidy_up(found: _Examination) -> None:
     """Take away what a repair that was killed after its last shard has left, unless somebody is at work there."""
-    from keypatch.converters.journal import build_folder  # noqa: PLC0415
+    from keypatch.formats.store.building import build_folder  # noqa: PLC0415
 
     if (build_folder(found.target.folder) / _WORK).is_dir():
         with contextlib.suppress(UsageError, WriteError), _held(found):

@@ -17,13 +17,14 @@ import numpy as np
 
 from keypatch.converters.describe import store_attributes, volume_records
 from keypatch.converters.fingerprints import check_unchanged, fingerprints
-from keypatch.converters.journal import Journal, Work, build_folder
+from keypatch.converters.journal import Journal, Work
 from keypatch.converters.scaling import Scaling, needs_range
 from keypatch.converters.target import check_target, drop_all_but_shards, publish
 from keypatch.converters.tasks import groups, volume_sources
 from keypatch.converters.units import close_volume, measure_volume, write_group
 from keypatch.errors import GUARD_HINT, BuildIncompleteError, KeypatchError, WorkerError, WriteError
 from keypatch.formats.store import Store, write_metadata
+from keypatch.formats.store.building import build_folder
 from keypatch.formats.store.digest import canonical_json
 from keypatch.formats.store.disk import writing
 from keypatch.workers import SerialExecutor, WorkerPool, cause, cores, executor_for, leave_if_a_worker

@@ -30,7 +30,6 @@ from keypatch.converters.scaling import Scaling
 from keypatch.errors import UsageError
 from keypatch.formats.store import StoreLayout, UnitRecord
 from keypatch.formats.store.building import BUILD_FILE
-from keypatch.formats.store.building import build_folder as build_folder  # noqa: PLC0414 - handed on
 from keypatch.formats.store.disk import sync_file, sync_folder, writing
 from keypatch.formats.store.layout import shard_key
 from keypatch.formats.store.schema import GAUSSIAN, IMAGE

@@ -6,9 +6,10 @@ import contextlib
 import shutil
 from typing import TYPE_CHECKING
 
-from keypatch.converters.journal import Journal, build_folder
+from keypatch.converters.journal import Journal
 from keypatch.errors import StoreError, UsageError, WriteError
 from keypatch.formats.store import Store
+from keypatch.formats.store.building import build_folder
 from keypatch.formats.store.digest import ROOT_METADATA
 from keypatch.formats.store.disk import resolved, sync_folder, writing
 from keypatch.formats.store.schema import ATTRIBUTE
