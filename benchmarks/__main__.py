@@ -1,7 +1,7 @@
 """Time building and reading, side by side with a floor and with other libraries, and print one table.
 
-    make bench                        about ten minutes
-    python benchmarks --quick         about two
+    make bench                        about half an hour, 40 GB of disk
+    python benchmarks --quick         a few minutes
     python benchmarks --only read     one part; each can also be run alone: python benchmarks/read_patches.py
 
 Ratios within one run are what counts, not seconds: all contenders take turns. Peers come from the ``bench`` extra; one

@@ -103,7 +103,7 @@ class Settings:
 
     Attributes:
         folder: To work in; its disk is the one that is measured.
-        quick: About two minutes for all parts together, with few repeats; else about ten.
+        quick: A few minutes for all parts together, with few repeats; else about half an hour.
         skipped: Filled by the parts: peers that are not there.
     """
 
@@ -235,7 +235,7 @@ def measure(parts: Sequence[tuple[str, Callable[[Settings], list[Row]]]], about:
     """
     names = [name for name, _ in parts]
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and smaller cases: two minutes, not ten")
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller cases: a few minutes, not half an hour")
     parser.add_argument(
         "--folder", type=Path, default=None, help="on the disk to measure  [the system's temporary one]"
     )

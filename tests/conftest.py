@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session", autouse=True)
 def no_fsync() -> Iterator[None]:
-    """Do not wait for the disk, which took half of the tests' time: only a power failure would show the difference.
+    """Do not wait for the disk: only a power failure would show the difference.
 
     Commands in processes of their own wait for it, and so does who asks for `real_fsync`.
     """
