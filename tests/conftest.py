@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from tests.trials import USUAL
 settings.register_profile("keypatch", deadline=None, max_examples=USUAL)
 settings.register_profile("thorough", deadline=None, max_examples=20 * USUAL)
 settings.load_profile("keypatch")
+
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FSYNC = os.fsync
 ROOT = Path(__file__).resolve().parent.parent
